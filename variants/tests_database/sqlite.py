@@ -7,6 +7,8 @@ from tempfile import TemporaryDirectory
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+UNREACHABLE = {"database_path": Path("/nowhere/database.sqlite3")}
+
 
 @contextmanager
 def scratch_database(_: Callable[[str], AsyncEngine]) -> Iterator[str]:

@@ -31,9 +31,9 @@ def upgrade() -> None:
     op.create_table(
         "order_lines",
         sa.Column("order_id", sa.Uuid(), nullable=False),
-        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("sku", sa.String(64), nullable=False),
-        sa.Column("quantity", sa.BigInteger(), nullable=False),
+        sa.Column("quantity", sa.Integer(), nullable=False),
         sa.Column("price_cents", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["order_id"],
