@@ -8,6 +8,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import queue
 from sqlalchemy.util.concurrency import await_
 
+WINDOW_SECONDS = 4
+
 
 class FairQueue(queue.QueueCommon[ConnectionPoolEntry]):
     """Idle connections and the callers that wait for one.
@@ -22,8 +24,9 @@ class FairQueue(queue.QueueCommon[ConnectionPoolEntry]):
         self.use_lifo = use_lifo
         self._idle: deque[ConnectionPoolEntry] = deque()
         self._waiting: deque[asyncio.Future[ConnectionPoolEntry]] = deque()
-        self._pace = 0.0  # seconds between two hand-overs, a moving average
-        self._handed_over_at = 0.0
+        # How fast the line moves: hand-overs in the time that it has been watched.
+        self._handed_over = 0.0
+        self._watched_from = self._watched_until = 0.0
 
     def empty(self) -> bool:
         return not self._idle
@@ -59,9 +62,9 @@ class FairQueue(queue.QueueCommon[ConnectionPoolEntry]):
     ) -> ConnectionPoolEntry:
         if self._idle or not block:
             return self.get_nowait()
-        if timeout is not None and len(self._waiting) * self._pace > timeout:
-            # The wait would be in vain: refuse now, while the caller can still
-            # go elsewhere. With nobody in line this never refuses, so it heals.
+        if timeout and self._is_hopeless(timeout):
+            # Refuse now, while the caller can still go elsewhere. A line that is
+            # short refuses nobody, so this heals by itself.
             raise queue.Empty
         return await_(self._wait_in_line(timeout))
 
@@ -69,18 +72,32 @@ class FairQueue(queue.QueueCommon[ConnectionPoolEntry]):
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
-                now = monotonic()
-                self._pace += 0.2 * (now - self._handed_over_at - self._pace)
-                self._handed_over_at = now
+                self._watch()
                 waiter.set_result(item)
                 return True
         return False
+
+    def _watch(self) -> None:
+        self._handed_over += 1
+        self._watched_until = monotonic()
+        if self._watched_until - self._watched_from > WINDOW_SECONDS:
+            # Forget the older half, so that the pace follows the load.
+            self._watched_from = (self._watched_from + self._watched_until) / 2
+            self._handed_over /= 2
+
+    def _is_hopeless(self, timeout: float) -> bool:
+        watched = self._watched_until - self._watched_from
+        # A burst of callers stalls the event loop: the first moments say nothing.
+        if watched < min(timeout, WINDOW_SECONDS) / 3:
+            return False
+        return len(self._waiting) * watched / self._handed_over > timeout
 
     async def _wait_in_line(self, at_most: float | None) -> ConnectionPoolEntry:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[ConnectionPoolEntry] = loop.create_future()
         if not self._waiting:
-            self._handed_over_at = monotonic()
+            self._handed_over = 0.0
+            self._watched_from = self._watched_until = monotonic()
         self._waiting.append(waiter)
         timer = loop.call_later(at_most, _give_up, waiter) if at_most else None
         try:
