@@ -1,10 +1,10 @@
 """DATABASE_* variables: where the server is, how to log in, how long to wait."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
     Field,
+    FilePath,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -33,7 +33,7 @@ class DatabaseSettings(EnvironmentSettings):
 
     # As libpq has them. The default is verify-full, on loopback disable.
     database_sslmode: Literal["disable", "require", "verify-ca", "verify-full"]
-    database_sslrootcert: Path | None = None
+    database_sslrootcert: FilePath | None = None
 
     # Together, what one process may open; the arithmetic is in budget.py.
     database_pool_size: PositiveInt = POOL_SIZE

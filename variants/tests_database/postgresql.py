@@ -37,14 +37,14 @@ def server(data: Path) -> Iterator[str]:
     """Yield the URL of a server, our own one with its data in the folder `data`."""
     if url := os.environ.get("DATABASE_URL"):
         yield url
-    elif binaries := _find_binaries():
-        with _started(binaries, data) as url:
+    elif binaries := find_binaries():
+        with started(binaries, data) as url:
             yield url
     elif shutil.which("docker"):
         subprocess.run(COMPOSE, cwd=PROJECT, check=True)
         yield "postgresql://postgres@127.0.0.1:5432/postgres"
     else:
-        sys.exit(HELP)
+        raise RuntimeError(HELP)
 
 
 @contextmanager
@@ -68,7 +68,8 @@ def scratch_database(connect: Callable[[str], AsyncEngine]) -> Iterator[str]:
 
 
 @contextmanager
-def _started(binaries: Path, data: Path) -> Iterator[str]:
+def started(binaries: Path, data: Path, *options: str) -> Iterator[str]:
+    """Run a server with its data in `data`; `options` are for postgresql.conf."""
     # PostgreSQL refuses to run as root: become the user of Debian's package.
     user = "postgres" if os.geteuid() == 0 else None
     data.mkdir(exist_ok=True)
@@ -86,22 +87,23 @@ def _started(binaries: Path, data: Path) -> Iterator[str]:
             text=True,
         )
         if done.returncode:
-            sys.exit(f"{program} failed:\n{done.stdout}")
+            raise RuntimeError(f"{program} failed:\n{done.stdout}")
 
     if not (data / "PG_VERSION").exists():
         run("initdb", "--username=postgres", "--auth=trust", "--no-sync")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories='' -c fsync=off"
-    run("pg_ctl", "start", "--wait", f"--log={data}/log", f"--options={options}")
+    settings = ["unix_socket_directories=''", "fsync=off", *options]
+    arguments = f"-h 127.0.0.1 -p {port} -c " + " -c ".join(settings)
+    run("pg_ctl", "start", "--wait", f"--log={data}/log", f"--options={arguments}")
     try:
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
         run("pg_ctl", "stop", "--wait", "--mode=fast")
 
 
-def _find_binaries() -> Path | None:
+def find_binaries() -> Path | None:
     if found := shutil.which("pg_ctl"):
         return Path(found).resolve().parent
     # Debian keeps them out of PATH, one folder a version.
@@ -116,7 +118,7 @@ def _find_binaries() -> Path | None:
 
 def main() -> int:
     unprivileged = os.geteuid() != 0
-    if not os.environ.get("DATABASE_URL") and not _find_binaries() and unprivileged:
+    if not os.environ.get("DATABASE_URL") and not find_binaries() and unprivileged:
         os.execvp(EMBEDDED[0], EMBEDDED)  # noqa: S606
     data = Path(tempfile.gettempdir()) / f"{PROJECT.name}-database"
     with server(data) as url:
@@ -130,4 +132,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except RuntimeError as error:
+        sys.exit(str(error))

@@ -15,7 +15,7 @@ from .models import Order, OrderLine, OrderStatus
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
-# PostgreSQL and others cannot store the character NUL in a text.
+# No NUL: databases that cannot store it in a text would answer with an error.
 TEXT = r"^[^\x00]*$"
 
 

@@ -1,0 +1,52 @@
+# uv lives in .uv/, the tools in .venv/: nothing is asked of the machine but Python.
+UV := .uv/bin/uv
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
+
+.PHONY: help demo test quick lint format golden bench lock release servers
+
+help: ## List the commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: .venv/ready servers ## Render the defaults, start the service, create and read an order
+	python -m tests.demo
+
+test: .venv/ready servers lint ## Everything: each rendering, each class booted, each update
+	pytest --numprocesses 2 --dist worksteal
+
+quick: .venv/ready ## What needs no server, in a minute
+	pytest --numprocesses 2 --dist worksteal -m "not boot"
+
+lint: .venv/ready ## Check style and types of the template's own code
+	ruff check
+	ruff format --check
+	mypy
+
+format: .venv/ready ## Fix its style
+	ruff check --fix
+	ruff format
+
+golden: .venv/ready ## Write the golden renderings anew; then review the diff
+	python -m tests.golden
+
+bench: .venv/ready servers ## Measure the service beside others, in ratios
+	python -m benchmarks.bench
+
+lock: $(UV) ## Write requirements.txt anew from pyproject.toml
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --group dev \
+		--custom-compile-command "make lock" --output-file requirements.txt pyproject.toml
+
+release: .venv/ready servers ## Test the updates, then tag VERSION=1.2.3 and record it
+	python -m tests.release $(VERSION)
+
+servers:
+	@sh tests/servers.sh
+
+.venv/ready: requirements.txt | $(UV)
+	$(UV) venv --quiet --clear .venv
+	$(UV) pip sync --quiet requirements.txt
+	@touch $@
+
+$(UV):
+	@python3 -c "import ensurepip" 2>/dev/null || sh tests/servers.sh python3-venv
+	python3 -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv

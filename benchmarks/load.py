@@ -1,0 +1,126 @@
+"""Loads one server in a closed loop, from a process of its own, and prints JSON."""
+
+# It runs where the service is installed, and not where the tools are.
+# mypy: disable-error-code="import-not-found,import-untyped"
+
+import argparse
+import asyncio
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import cast
+
+import asyncpg
+import uvloop
+
+WARM_UP_SECONDS = 0.5
+SAMPLE_SECONDS = 0.25
+LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
+
+
+@dataclass
+class Tally:
+    latencies: list[float] = field(default_factory=list)
+    errors: int = 0
+
+
+class Client(asyncio.Protocol):
+    """One connection; the next request leaves when the answer has arrived."""
+
+    def __init__(self, request: bytes, tally: Tally) -> None:
+        self._request = request
+        self._answer = b""
+        self.tally = tally
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._ask()
+
+    def _ask(self) -> None:
+        self._answer = b""
+        self._asked_at = perf_counter()
+        self.transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        head, _, body = self._answer.partition(b"\r\n\r\n")
+        length = LENGTH.search(head)
+        if length is None or len(body) < int(length[1]):
+            return
+        self.tally.latencies.append(perf_counter() - self._asked_at)
+        self.tally.errors += not head.startswith(b"HTTP/1.1 200 ")
+        self._ask()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.tally.errors += 1
+
+
+async def connect(port: int, path: str, number: int) -> list[Client]:
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    loop = asyncio.get_running_loop()
+    clients = []
+    for _ in range(number):
+        _, client = await loop.create_connection(
+            lambda: Client(request, Tally()), "127.0.0.1", port
+        )
+        clients.append(client)
+    return clients
+
+
+async def watch(seconds: float, database: str) -> int:
+    """Wait, and return the most connections that its database has had meanwhile."""
+    server = await asyncpg.connect(os.environ["DATABASE_URL"])
+    most = 0
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        await asyncio.sleep(min(SAMPLE_SECONDS, max(0, end - perf_counter())))
+        most = max(most, await server.fetchval(CONNECTIONS, database))
+    await server.close()
+    return most
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of the process; the name before it may hold spaces."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(arguments: argparse.Namespace) -> dict[str, float]:
+    clients = await connect(arguments.port, arguments.path, arguments.clients)
+    await asyncio.sleep(WARM_UP_SECONDS)
+    tally = Tally()
+    for client in clients:
+        client.tally = tally
+    cpu, started = cpu_seconds(arguments.pid), perf_counter()
+    connections = await watch(arguments.seconds, arguments.database)
+    cpu, seconds = cpu_seconds(arguments.pid) - cpu, perf_counter() - started
+    latencies, errors = sorted(tally.latencies), tally.errors
+    for client in clients:
+        client.transport.abort()
+    count = len(latencies)
+    return {
+        "rate": count / seconds,
+        "cpu": cpu / count,
+        "p50": latencies[count // 2],
+        "p99": latencies[count * 99 // 100],
+        "errors": errors,
+        "connections": connections,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path")
+    parser.add_argument("database")
+    for name in ("port", "pid", "clients"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("seconds", type=float)
+    print(json.dumps(uvloop.run(measure(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()

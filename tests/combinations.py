@@ -1,0 +1,91 @@
+"""Every answer set that the questionnaire accepts, and small sets that cover them."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from copier._main import Worker
+from copier._types import MISSING
+from copier._user_data import AnswersMap, Question
+
+from tests.rendering import Answers
+
+
+def all_answers(template: Path) -> list[Answers]:
+    """Branch at each choice and each yes or no, in the order of copier.yml.
+
+    The questionnaire itself tells which branches there are: a choice that it greys
+    out, or an answer that it refuses, is none. Numbers and texts keep their default.
+    """
+    worker = Worker(str(template), Path("service"), defaults=True, quiet=True)
+    worker.answers = AnswersMap(metadata=worker.template.metadata)
+    return list(_branches(worker, list(worker.template.questions_data.items()), {}))
+
+
+def _branches(
+    worker: Worker, ahead: list[tuple[str, Any]], chosen: Answers
+) -> Iterator[Answers]:
+    if not ahead:
+        yield chosen
+        return
+    (name, details), *rest = ahead
+    question = Question(
+        answers=worker.answers,
+        context=worker._render_context(),
+        jinja_env=worker.jinja_env,
+        settings=worker.settings,
+        var_name=name,
+        **details,
+    )
+    asked = question.get_when()
+    options = _options(question) if asked else None
+    for value in [question.get_default()] if options is None else options:
+        if value is not MISSING:
+            worker.answers.user[name] = value
+        recorded = {name: value} if options is not None else {}
+        yield from _branches(worker, rest, chosen | recorded)
+        worker.answers.user.pop(name, None)
+
+
+def _options(question: Question) -> list[Any] | None:
+    """What can be chosen, or None where anything can be typed."""
+    if question.get_type_name() == "bool":
+        candidates: list[Any] = [False, True]
+    elif question.choices:
+        candidates = [
+            question.parse_answer(choice.value)
+            for choice in question._formatted_choices
+            if not choice.disabled
+        ]
+    else:
+        return None
+    return [value for value in candidates if _accepted(question, value)]
+
+
+def _accepted(question: Question, value: Any) -> bool:
+    try:
+        question.validate_answer(value)
+    except ValueError:
+        return False
+    return True
+
+
+def cover(rows: list[Answers], strength: int) -> list[Answers]:
+    """Pick rows greedily until each combination of `strength` answers is in one."""
+
+    def parts(row: Answers) -> set[Any]:
+        return set(itertools.combinations(sorted(row.items()), strength))
+
+    missing = set().union(*map(parts, rows))
+    picked = []
+    while missing:
+        best = max(rows, key=lambda row: len(parts(row) & missing))
+        picked.append(best)
+        missing -= parts(best)
+    return picked
+
+
+def name(answers: Answers) -> str:
+    """A short name for test ids and folders."""
+    return "-".join(str(value).replace("_", "") for value in answers.values())

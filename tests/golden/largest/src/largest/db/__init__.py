@@ -1,0 +1,1 @@
+"""Settings, engine, pool and sessions. Imports nothing of the service around it."""

@@ -1,0 +1,71 @@
+"""/livez: the process runs. /readyz: it has reached its database."""
+
+import asyncio
+from time import monotonic
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from .db.faults import classify
+from .db.session import Database
+from .errors import problem
+
+PROBE_SECONDS = 1
+FRESH_SECONDS = 5
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    # No look at the database: a restart would not bring it back.
+    return {"status": "alive"}
+
+
+@router.get("/readyz", response_model=None)
+async def readyz(request: Request) -> dict[str, str] | JSONResponse:
+    """503 until the database has answered once, then 200.
+
+    A later outage stays a field of the body. It is the same for all instances: to
+    take them all out of the load balancer would turn each route's own answer, a
+    503 with Retry-After, into a refused connection.
+    """
+    health: Health = request.state.health
+    database = await health.of_database()
+    if not health.was_reachable:
+        return problem(503, "The database has not answered yet.", database=database)
+    return {"status": "ready", "database": database}
+
+
+class Health:
+    """Asks the database once in 5 s, whoever wants to know, and waits 1 s at most."""
+
+    def __init__(self, database: Database) -> None:
+        self.was_reachable = False
+        self._database = database
+        self._state = "unavailable"
+        self._asked_at = float("-inf")
+        self._probe: asyncio.Task[None] | None = None
+
+    async def of_database(self) -> str:
+        if self._probe is None and monotonic() - self._asked_at > FRESH_SECONDS:
+            self._probe = asyncio.create_task(self._ask())
+        if self._probe:
+            # Left to itself and not cancelled: on a silent network the cleanup
+            # after a cancellation takes longer than the question.
+            _, pending = await asyncio.wait({self._probe}, timeout=PROBE_SECONDS)
+            if pending:
+                return "timeout"
+        return self._state
+
+    async def _ask(self) -> None:
+        try:
+            await self._database.ping()
+        except Exception as error:  # whatever it is, it is the answer
+            self._state = classify(error) or "failing"
+        else:
+            self._state = "reachable"
+            self.was_reachable = True
+        finally:
+            self._asked_at = monotonic()
+            self._probe = None

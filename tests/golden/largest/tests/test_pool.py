@@ -1,0 +1,143 @@
+"""The queue in front of the pool: in order, in time, and nothing gets lost."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import event, select
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util.queue import Empty
+
+from largest import main
+from largest.db import pool
+from largest.db.engine import ENGINES, create_engine
+from largest.db.pool import FairQueue
+from largest.db.session import Read
+from largest.settings import Settings
+
+POOL_SIZE = 5
+CONNECTION = cast(ConnectionPoolEntry, "a connection")
+caller: ContextVar[int] = ContextVar("caller", default=-1)
+
+
+@pytest.fixture
+def small(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={"database_pool_size": POOL_SIZE, "database_max_overflow": 0}
+    )
+
+
+@contextmanager
+def checkouts(engine: AsyncEngine) -> Iterator[list[int]]:
+    """Who has got a connection, in that order."""
+    seen: list[int] = []
+
+    def note(*_: Any) -> None:
+        seen.append(caller.get())
+
+    event.listen(engine.sync_engine, "checkout", note)
+    yield seen
+    event.remove(engine.sync_engine, "checkout", note)
+
+
+async def turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_200_requests_on_5_connections_are_served_in_order(
+    small: Settings, serve: Any
+) -> None:
+    arrived: list[int] = []
+    app = main.create_app(small)
+
+    @app.get("/probe/{number}")
+    async def probe(number: int, session: Read) -> None:
+        caller.set(number)
+        arrived.append(number)
+        await session.execute(select(1))
+        await asyncio.sleep(0.01)
+
+    engines = set(ENGINES)
+    async with serve(app) as client:
+        (engine,) = set(ENGINES) - engines
+
+        async def get(number: int) -> int:
+            await turns(number)  # so that some arrive while others leave
+            return (await client.get(f"/probe/{number}")).status_code
+
+        await asyncio.gather(*(get(number) for number in range(POOL_SIZE)))
+        arrived.clear()
+        with checkouts(engine) as served:
+            statuses = await asyncio.gather(*(get(number) for number in range(200)))
+
+    assert statuses == [200] * 200
+    assert served == arrived
+
+
+async def test_full_pool_refuses_when_the_time_is_up(small: Settings) -> None:
+    engine = create_engine(
+        small.model_copy(update={"database_acquire_timeout_seconds": 0.05})
+    )
+    async with AsyncExitStack() as all_connections:
+        for _ in range(POOL_SIZE):
+            await all_connections.enter_async_context(engine.connect())
+        with pytest.raises(PoolTimeoutError):
+            await engine.connect()
+
+    await (await engine.connect()).close()  # the line is empty again
+    await engine.dispose()
+
+
+def in_line(queue: FairQueue, at_most: float = 5) -> asyncio.Task[Any]:
+    return asyncio.create_task(greenlet_spawn(queue.get, True, at_most))
+
+
+async def test_connection_handed_to_a_cancelled_caller_goes_to_the_next() -> None:
+    queue = FairQueue(maxsize=1)
+    first, second = in_line(queue), in_line(queue)
+    await turns(1)
+    queue.put(CONNECTION)
+    first.cancel()
+
+    assert await second is CONNECTION
+
+
+async def test_connection_handed_to_a_cancelled_caller_stays_in_the_pool() -> None:
+    queue = FairQueue(maxsize=1)
+    caller = in_line(queue)
+    await turns(1)
+    queue.put(CONNECTION)
+    caller.cancel()
+    await asyncio.wait({caller})
+
+    assert queue.get_nowait() is CONNECTION
+
+
+async def test_line_that_is_too_long_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A connection comes back every second: the second in line has 2 s to wait."""
+    now = 0.0
+    monkeypatch.setattr(pool, "monotonic", lambda: now)
+    queue = FairQueue(maxsize=1)
+    callers = [in_line(queue, at_most=60) for _ in range(32)]
+    await turns(1)
+    while len(callers) > 2:
+        now += 1
+        queue.put(CONNECTION)
+        await callers.pop(0)
+
+    refused, patient = in_line(queue, at_most=1.5), in_line(queue, at_most=2.5)
+    await turns(1)
+
+    assert isinstance(refused.exception(), Empty)
+    for _ in range(3):
+        queue.put(CONNECTION)
+    await asyncio.gather(*callers, patient)

@@ -1,0 +1,27 @@
+"""What this service adds: routes, middleware, and the resources it keeps open."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.middleware import Middleware
+
+from . import orders
+from .settings import Settings
+
+router = APIRouter()
+router.include_router(orders.router)
+
+# Pure ASGI only: BaseHTTPMiddleware runs a request in a second task and hides the
+# client's disconnect.
+MIDDLEWARE: list[Middleware] = []
+
+
+@asynccontextmanager
+async def resources(settings: Settings) -> AsyncIterator[dict[str, Any]]:
+    """Open what lives as long as the process, an HTTP client say.
+
+    The names you yield are attributes of `request.state`.
+    """
+    yield {}

@@ -1,0 +1,67 @@
+"""What aiosqlite must be told: the connection, its limits, the write transaction."""
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+if TYPE_CHECKING:
+    from .settings import DatabaseSettings
+
+DIALECT = "sqlite"
+DRIVER = "aiosqlite"
+
+# Name of SQLite's error code, or its first characters, and what it means.
+FAULTS = {
+    "SQLITE_BUSY": "busy",  # another process holds the write lock
+    "SQLITE_CANTOPEN": "unavailable",
+    "SQLITE_CONSTRAINT": "conflict",
+    "SQLITE_FULL": "unavailable",
+    "SQLITE_IOERR": "unavailable",
+    "SQLITE_LOCKED": "busy",
+    "SQLITE_READONLY": "unavailable",
+}
+
+
+def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
+    # How long a writer waits for the one before it (SQLite's busy_timeout).
+    return {"timeout": settings.database_lock_timeout_seconds}
+
+
+def transactional(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool, with a transaction around what is executed."""
+    writes = engine.execution_options()
+    event.listen(engine.sync_engine, "connect", _set_pragmas)
+    event.listen(writes.sync_engine, "begin", _begin)
+    # Python calls a connection "autocommit" even between BEGIN and COMMIT. Asked
+    # this way, the pool still rolls back what a cancelled writer has left open.
+    setattr(engine.dialect, "detect_autocommit_setting", _is_idle)  # noqa: B010
+    return writes
+
+
+def fault(error: DBAPIError) -> str | None:
+    """Name the fault by SQLite's error code."""
+    name = getattr(error.orig, "sqlite_errorname", "")
+    return next((FAULTS[code] for code in FAULTS if name.startswith(code)), None)
+
+
+def _is_idle(connection: AsyncAdapt_dbapi_connection) -> bool:
+    return not connection.driver_connection.in_transaction
+
+
+def _begin(connection: Connection) -> None:
+    # A plain BEGIN takes the write lock at the first write, too late to wait for
+    # it: SQLITE_BUSY at once, whatever the timeout says.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait
+    cursor.execute("PRAGMA synchronous=NORMAL")  # safe with WAL
+    cursor.execute("PRAGMA foreign_keys=ON")  # off by default
+    cursor.close()

@@ -1,0 +1,63 @@
+"""How Alembic reaches the database: one connection of its own."""
+
+import asyncio
+from typing import Any, Literal
+
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Connection, MetaData, NullPool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from .base import UTCDateTime
+from .connect import DIALECT, connect_args
+from .settings import DatabaseSettings
+
+
+def run_migrations(metadata: MetaData, settings: type[DatabaseSettings]) -> None:
+    """What env.py is for: migrate, or print the SQL with `alembic upgrade --sql`."""
+    if context.is_offline_mode():
+        context.configure(
+            dialect_name=DIALECT,
+            target_metadata=metadata,
+            literal_binds=True,
+            transaction_per_migration=True,
+        )
+        _run()
+    else:
+        asyncio.run(_migrate(metadata, settings.load()))
+
+
+async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
+    engine = create_async_engine(
+        settings.sqlalchemy_url,
+        connect_args=connect_args(settings),
+        poolclass=NullPool,
+    )
+    async with engine.connect() as connection:
+        await connection.run_sync(_run_online, metadata)
+
+
+def _run_online(connection: Connection, metadata: MetaData) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        compare_server_default=True,
+        # SQLite cannot alter a column: Alembic copies the table instead.
+        render_as_batch=True,
+        render_item=_render_item,
+        # A long series keeps what it has done when a later one fails.
+        transaction_per_migration=True,
+    )
+    _run()
+
+
+def _run() -> None:
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _render_item(kind: str, item: Any, _: AutogenContext) -> str | Literal[False]:
+    """A migration names the type of the column, not the Python class around it."""
+    if kind == "type" and isinstance(item, UTCDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False

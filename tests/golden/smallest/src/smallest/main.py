@@ -1,0 +1,47 @@
+"""START HERE: the application, what it opens, and what it answers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from . import api, health
+from .db.session import open_database
+from .errors import EXCEPTION_HANDLERS
+from .logs import configure_logging
+from .middleware import BodyLimit, RequestLog
+from .settings import Settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    settings = settings or Settings.load()
+    configure_logging(settings.log_level)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
+        """What is yielded here is `request.state` there."""
+        async with (
+            open_database(settings) as database,
+            api.resources(settings) as opened,
+        ):
+            yield {
+                "settings": settings,
+                "database": database,
+                "health": health.Health(database),
+                **opened,
+            }
+
+    app = FastAPI(
+        title=__name__.partition(".")[0],
+        lifespan=lifespan,
+        exception_handlers=EXCEPTION_HANDLERS,
+        middleware=[
+            Middleware(RequestLog),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+            *api.MIDDLEWARE,
+        ],
+    )
+    app.include_router(health.router)
+    app.include_router(api.router)
+    return app

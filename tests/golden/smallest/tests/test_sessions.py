@@ -1,0 +1,129 @@
+"""What a commit, an error and a cancellation leave behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, HTTPException
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from sqlalchemy import column, delete, insert, select, table, text, update
+from sqlalchemy.exc import InvalidRequestError
+
+from smallest.db.session import Database, Write, _read, _write
+
+PROBES = table("probes", column("id"), column("parent"))
+DDL = text(
+    "CREATE TABLE probes (id INTEGER PRIMARY KEY,"
+    " parent INTEGER REFERENCES probes DEFERRABLE INITIALLY DEFERRED)"
+)
+
+
+@pytest.fixture(autouse=True)
+async def probes(database: Database) -> AsyncIterator[None]:
+    """A table that no migration knows, with a constraint that waits for COMMIT."""
+    async with database.write() as session:
+        await session.execute(DDL)
+    yield
+    async with database.write() as session:
+        await session.execute(text("DROP TABLE probes"))
+
+
+async def rows(database: Database) -> list[int]:
+    async with database.read() as session:
+        return list(await session.scalars(select(PROBES.c.id)))
+
+
+async def test_write_is_there_when_the_answer_comes(
+    app: FastAPI, serve: Any, database: Database
+) -> None:
+    @app.post("/probe")
+    async def write(session: Write) -> None:
+        await session.execute(insert(PROBES).values(id=1))
+
+    async with serve(app) as client:
+        answer = await client.post("/probe")
+
+    assert answer.status_code == 200
+    assert await rows(database) == [1]
+
+
+async def test_commit_that_fails_is_no_success(
+    app: FastAPI, serve: Any, database: Database
+) -> None:
+    @app.post("/probe")
+    async def write(session: Write) -> None:
+        await session.execute(insert(PROBES).values(id=1, parent=99))
+
+    async with serve(app) as client:
+        answer = await client.post("/probe")
+
+    assert answer.status_code == 409
+    assert await rows(database) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(HTTPException(402), 402), (ZeroDivisionError(), 500)]
+)
+async def test_error_after_a_write_leaves_no_row(
+    app: FastAPI, serve: Any, database: Database, error: Exception, status: int
+) -> None:
+    @app.post("/probe")
+    async def write(session: Write) -> None:
+        await session.execute(insert(PROBES).values(id=1))
+        raise error
+
+    async with serve(app) as client:
+        answer = await client.post("/probe")
+
+    assert answer.status_code == status
+    assert await rows(database) == []
+
+
+async def test_cancelled_write_leaves_no_row_and_no_open_transaction(
+    database: Database,
+) -> None:
+    written = asyncio.Event()
+
+    async def write() -> None:
+        async with database.write() as session:
+            await session.execute(insert(PROBES).values(id=1))
+            written.set()
+            await asyncio.Event().wait()
+
+    writer = asyncio.create_task(write())
+    await written.wait()
+    writer.cancel()
+    await asyncio.wait({writer})
+    async with database.write() as session:
+        await session.execute(insert(PROBES).values(id=2))
+
+    assert await rows(database) == [2]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [insert(PROBES).values(id=1), update(PROBES).values(id=1), delete(PROBES)],
+    ids=["insert", "update", "delete"],
+)
+async def test_read_session_refuses_to_write(
+    database: Database, statement: Any
+) -> None:
+    async with database.read() as session:
+        with pytest.raises(InvalidRequestError, match="read session"):
+            await session.execute(statement)
+
+
+def test_no_route_holds_two_sessions(app: FastAPI) -> None:
+    """With two per request a full pool can wait for itself."""
+
+    def sessions(dependant: Dependant) -> Iterator[object]:
+        yield from {dependant.call} & {_read, _write}
+        for dependency in dependant.dependencies:
+            yield from sessions(dependency)
+
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    greedy = [r.path for r in routes if len(list(sessions(r.dependant))) > 1]
+
+    assert not greedy

@@ -1,0 +1,160 @@
+"""A rendered service as its owner has it: its commands, its processes, its HTTP."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.rendering import Answers, environment, load_answers
+
+ORDER = {
+    "customer": "ada",
+    "lines": [{"sku": "tea", "quantity": 2, "price_cents": 450}],
+}
+
+
+@dataclass(frozen=True)
+class Running:
+    client: httpx.Client
+    process: subprocess.Popen[str]
+    log: Path
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+@dataclass(frozen=True)
+class Service:
+    folder: Path
+
+    @property
+    def package(self) -> str:
+        return str(load_answers(self.folder)["package_name"])
+
+    def command(
+        self, *command: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of the service's own environment, in its folder."""
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self._environment(**variables),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def make(self, target: str, **variables: str) -> str:
+        done = self.command("make", target, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @contextmanager
+    def running(
+        self, *arguments: str, ready: str = "/readyz", **variables: str
+    ) -> Iterator[Running]:
+        """Start gunicorn as the image does, but on a free port of the loopback."""
+        port = free_port()
+        log = self.folder / f"gunicorn-{port}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                ["gunicorn", f"--bind=127.0.0.1:{port}", *arguments],
+                cwd=self.folder,
+                env=self._environment(**variables),
+                stdin=subprocess.DEVNULL,
+                stderr=output,
+                text=True,
+            )
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            running = Running(client, process, log)
+            try:
+                if ready:
+                    wait_for(running, ready)
+                yield running
+            finally:
+                process.terminate()
+                process.wait(timeout=60)
+
+    def _environment(self, **variables: str) -> dict[str, str]:
+        inherited = environment(**variables)
+        path = f"{self.folder / '.venv' / 'bin'}:{inherited['PATH']}"
+        return inherited | {"PATH": path}
+
+
+def wait_for(running: Running, path: str, seconds: float = 30) -> None:
+    """Ask until the answer is 200, for as long as the process lives."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert running.process.poll() is None, running.log.read_text()
+        try:
+            if running.client.get(path).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.02)
+    raise AssertionError(
+        f"{path} is not 200 after {seconds} s\n{running.log.read_text()}"
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def copy(template: Path, folder: Path, answers: Answers) -> Service:
+    """Copy by the command that the README shows."""
+    data = [f"--data={key}={value}" for key, value in answers.items()]
+    command = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", *data]
+    subprocess.run([*command, template, folder], check=True, stdin=subprocess.DEVNULL)
+    return Service(folder)
+
+
+def conversation(client: httpx.Client) -> list[Any]:
+    """What a user of the example does and tries; answers without what is random."""
+    key = {"Idempotency-Key": "once"}
+    created = client.post("/orders", json=ORDER, headers=key)
+    order = f"/orders/{created.json()['id']}"
+    nobody = "/orders/00000000-0000-0000-0000-000000000000"
+    answers = [
+        created,
+        client.post("/orders", json=ORDER, headers=key),
+        client.get(order),
+        client.get("/orders", params={"customer": "ada"}),
+        client.post(f"{order}/pay"),
+        client.post(f"{order}/pay"),
+        client.get("/orders", params={"status": "paid"}),
+        client.get(nobody),
+        client.post(f"{nobody}/pay"),
+        client.get("/orders/none"),
+        client.get("/orders", params={"cursor": "none"}),
+        client.post("/orders", json=ORDER | {"lines": []}),
+        client.post("/orders", content=b"{", headers={"content-type": "text/plain"}),
+        client.post("/orders", content=b" " * 2_000_000),
+        client.get("/nowhere"),
+        client.put("/orders"),
+    ]
+    return [[answer.status_code, masked(answer)] for answer in answers]
+
+
+def masked(answer: httpx.Response) -> Any:
+    def mask(value: Any) -> Any:
+        if isinstance(value, dict):
+            hidden = {"id", "created_at", "request_id", "title"}
+            return {k: "*" if k in hidden else mask(v) for k, v in value.items()}
+        return [mask(item) for item in value] if isinstance(value, list) else value
+
+    return mask(answer.json()) if answer.content else None

@@ -1,0 +1,166 @@
+"""Take each protection out of a rendered service: one of its own tests must fail."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.servers import PostgreSQL
+from tests.service import Service
+
+pytestmark = pytest.mark.boot
+
+
+class Protection(NamedTuple):
+    file: str
+    code: str
+    without: str
+    test: str
+    drivers: tuple[str, ...] = ("asyncpg", "aiosqlite")
+
+
+PROTECTIONS = {
+    "fair queue": Protection(
+        "db/pool.py",
+        "_queue_class = FairQueue",
+        "pass",
+        "test_pool.py::test_200_requests_on_5_connections_are_served_in_order",
+    ),
+    "hand-over of a cancelled caller": Protection(
+        "db/pool.py",
+        "self._pass_on(waiter.result())",
+        "pass",
+        "test_pool.py::test_connection_handed_to_a_cancelled_caller_stays_in_the_pool",
+    ),
+    "early refusal": Protection(
+        "db/pool.py",
+        "if timeout and self._is_hopeless(timeout):",
+        "if False:",
+        "test_pool.py::test_line_that_is_too_long_is_refused_at_once",
+    ),
+    "commit before the answer": Protection(
+        "db/session.py",
+        'Depends(_write, scope="function")',
+        "Depends(_write)",
+        "test_sessions.py::test_commit_that_fails_is_no_success",
+    ),
+    "commit": Protection(
+        "db/session.py",
+        "await _commit(session)",
+        "pass",
+        "test_sessions.py::test_write_is_there_when_the_answer_comes",
+    ),
+    "transaction": Protection(
+        "db/session.py",
+        "self._writes = transactional(engine)",
+        "transactional(engine); self._writes = engine",
+        "test_sessions.py::test_error_after_a_write_leaves_no_row",
+    ),
+    "read sessions do not write": Protection(
+        "db/session.py",
+        "context.isinsert or context.isupdate or context.isdelete",
+        "False",
+        "test_sessions.py::test_read_session_refuses_to_write",
+    ),
+    "rollback of what was cancelled": Protection(
+        "db/connect.py",
+        'setattr(engine.dialect, "detect_autocommit_setting", _is_idle)',
+        "pass",
+        "test_sessions.py::test_cancelled_write_leaves_no_row_and_no_open_transaction",
+        drivers=("aiosqlite",),
+    ),
+    "foreign keys": Protection(
+        "db/connect.py",
+        "PRAGMA foreign_keys=ON",
+        "PRAGMA foreign_keys=OFF",
+        "test_sessions.py::test_commit_that_fails_is_no_success",
+        drivers=("aiosqlite",),
+    ),
+    "true error of a refused connection": Protection(
+        "db/connect.py",
+        "except OSError as error:",
+        "except ZeroDivisionError as error:",
+        "test_http.py::test_unreachable_database_is_503",
+        drivers=("asyncpg",),
+    ),
+    "readiness": Protection(
+        "health.py",
+        "if not health.was_reachable:",
+        "if False:",
+        "test_http.py::test_unreachable_database_is_503",
+    ),
+    "body limit": Protection(
+        "middleware.py",
+        "if received > self.max_bytes:",
+        "if False:",
+        "test_http.py::test_body_over_the_limit_is_413",
+    ),
+    "no detail in a 500": Protection(
+        "errors.py",
+        '"This is a fault of the service."',
+        "str(error)",
+        "test_http.py::test_error_is_a_problem_that_tells_no_detail",
+    ),
+    "no value in a 422": Protection(
+        "errors.py",
+        '"message": item["msg"]',
+        '"message": str(item)',
+        "test_http.py::test_wrong_body_is_told_without_its_value",
+    ),
+    "request id in the log": Protection(
+        "logs.py",
+        "record.request_id = request_id.get()",
+        "record.request_id = None",
+        "test_http.py::test_log_is_json_with_the_id_of_the_request",
+    ),
+    "drift check": Protection(
+        "models.py",
+        'Index(None, "created_at", "id"),',
+        "",
+        "test_migrations.py::test_models_and_migrations_agree",
+    ),
+    "conditional payment": Protection(
+        "orders.py",
+        ".where(Order.id == order_id, Order.status == OrderStatus.NEW)",
+        ".where(Order.id == order_id)",
+        "test_orders.py::test_of_two_payments_at_once_one_is_409",
+    ),
+}
+CASES = [
+    pytest.param(protection, driver, id=f"{name}, {driver}")
+    for name, protection in PROTECTIONS.items()
+    for driver in protection.drivers
+]
+
+
+@pytest.mark.parametrize(("protection", "driver"), CASES)
+def test_protection_is_proved_by_a_test_that_can_fail(
+    service: Callable[[str], Service],
+    server: PostgreSQL,
+    tmp_path: Path,
+    protection: Protection,
+    driver: str,
+) -> None:
+    original = service(driver)
+    ignore = shutil.ignore_patterns(".venv", ".*_cache", "*.log")
+    changed = Service(tmp_path / "changed")
+    shutil.copytree(original.folder, changed.folder, ignore=ignore)
+    path = changed.folder / "src" / original.package / protection.file
+    text = path.read_text()
+    assert text.count(protection.code) == 1, protection.file
+    path.write_text(text.replace(protection.code, protection.without))
+
+    python = str(original.folder / ".venv" / "bin" / "python")
+    test = f"tests/{protection.test}"
+    # Ahead of the installed package, which is the unchanged one.
+    source = str(changed.folder / "src")
+    variables = {"DATABASE_URL": server.url} if driver == "asyncpg" else {}
+    done = changed.command(
+        python, "-m", "pytest", "-q", test, PYTHONPATH=source, **variables
+    )
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"^\d+ failed", done.stdout, re.MULTILINE), done.stdout

@@ -1,0 +1,187 @@
+"""What the questionnaire refuses, in which words, and what it makes of the rest."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+from copier import run_copy
+from copier._main import Worker
+
+from tests.rendering import Answers, load_answers, questions, render
+
+LOCKED = "This follows from the other answers and cannot be set."
+NAME = "Use lower-case letters, digits and hyphens, a letter first, as in my-service."
+PACKAGE = "Use lower-case letters, digits and underscores, a letter first"
+TEXT = "Use one line of at most 100 characters, without quotation marks"
+SQLITE: Answers = {"driver": "aiosqlite"}
+
+REFUSED: list[tuple[Answers, str]] = [
+    ({"project_name": "My Service"}, NAME),
+    ({"project_name": "service-"}, NAME),
+    ({"project_name": "service\n"}, NAME),
+    ({"project_name": "fastapi"}, "choose another, as in fastapi-service."),
+    ({"project_name": "uvicorn-worker"}, "choose another, as in uvicorn-worker-servi"),
+    ({"package_name": "my-service"}, PACKAGE),
+    ({"package_name": "1service"}, PACKAGE),
+    ({"package_name": "class"}, "class is the name of a keyword of Python"),
+    ({"package_name": "json"}, "json is the name of a module of Python: choose"),
+    ({"package_name": "sqlalchemy"}, "sqlalchemy is the name of a dependency"),
+    ({"package_name": "tests"}, "tests is the name of a folder beside it"),
+    ({"description": 'say "hi"'}, TEXT),
+    ({"description": "back\\slash"}, TEXT),
+    ({"description": "two\nlines"}, TEXT),
+    ({"description": "x" * 101}, TEXT),
+    ({"driver": "psycopg2"}, "Invalid choice"),
+    ({"cloud": "moon"}, "Invalid choice"),
+    ({"database_size": "db.t4g.micro"}, "Invalid choice"),
+    ({"runtime": "mainframe"}, "Invalid choice"),
+    ({"max_connections": 0}, "Use a number from 1 to 262143."),
+    ({"max_connections": "many"}, "invalid literal for int()"),
+    ({"max_instances": 0}, "Use a number from 1 to 10000."),
+    ({"workers_per_instance": 0}, "Use a number from 1 to 64."),
+    (
+        {"max_instances": 20, "workers_per_instance": 4},
+        "26 instances at the peak of a rollout x 4 workers = 104 connections, but of "
+        "max_connections 100 only 81 are left for them: use fewer instances, fewer "
+        "workers or a bigger server",
+    ),
+    ({"max_connections": 12}, "8 connections, but of max_connections 12 only 2 are"),
+    (SQLITE | {"max_connections": 50}, "SQLite has no max_connections: leave it out."),
+    (SQLITE | {"database_size": "custom"}, "SQLite has no server to size"),
+    (
+        SQLITE | {"max_instances": 2},
+        "SQLite is a file on one machine: use 1 instance, or a driver with a server.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answers", "sentence"), REFUSED)
+def test_refused_with_a_sentence_and_nothing_written(
+    template: Path, tmp_path: Path, answers: Answers, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        render(template, tmp_path / "out", answers)
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_facts_cannot_be_forced(template: Path, tmp_path: Path) -> None:
+    asked = questions(template)
+    facts = Worker(str(template)).template.questions_data.keys() - asked.keys()
+
+    assert {"dialect", "has_server", "budget", "connect_variant"} <= facts
+    for fact in facts:
+        with pytest.raises(ValueError, match=LOCKED):
+            run_copy(
+                str(template),
+                tmp_path / "out",
+                data={fact: "1"} if fact != "budget" else {fact: {}},
+                defaults=True,
+                quiet=True,
+            )
+
+
+@pytest.mark.parametrize(
+    ("folder", "project", "package"),
+    [
+        ("my-service", "my-service", "my_service"),
+        ("My Service 2", "my-service-2", "my_service_2"),
+        ("2fast", "fast", "fast"),
+        ("json", "json", "json_service"),
+        ("asyncpg", "asyncpg-service", "asyncpg_service"),
+        ("---", "service", "service"),
+    ],
+)
+def test_names_follow_from_the_folder(
+    template: Path, tmp_path: Path, folder: str, project: str, package: str
+) -> None:
+    answers = load_answers(render(template, tmp_path / folder, {}))
+
+    assert (answers["project_name"], answers["package_name"]) == (project, package)
+
+
+def test_only_answers_are_recorded(template: Path, tmp_path: Path) -> None:
+    answers = load_answers(render(template, tmp_path / "service", SQLITE))
+
+    assert answers.keys() == {
+        "_commit",
+        "_src_path",
+        "cloud",
+        "description",
+        "driver",
+        "max_instances",
+        "package_name",
+        "project_name",
+        "runtime",
+        "workers_per_instance",
+    }
+
+
+def copier(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "copier", "copy", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_command_line_copies_without_trust_and_prints_the_budget(
+    template: Path, tmp_path: Path
+) -> None:
+    done = copier("--defaults", template, tmp_path / "service")
+
+    assert done.returncode == 0
+    assert "the whole fleet opens 80 of 81" in done.stderr
+
+
+def test_command_line_refuses_in_its_last_line_with_exit_code_1(
+    template: Path, tmp_path: Path
+) -> None:
+    done = copier(
+        "--defaults", "--data", "max_instances=99", template, tmp_path / "service"
+    )
+
+    assert done.returncode == 1
+    assert "use fewer instances" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "service").exists()
+
+
+def test_prompt_says_what_is_wrong_and_asks_again(
+    template: Path, tmp_path: Path
+) -> None:
+    """One walk through the questionnaire at a terminal."""
+    prompt = pexpect.spawn(
+        sys.executable,
+        ["-m", "copier", "copy", str(template), str(tmp_path / "service")],
+        encoding="utf-8",
+        timeout=30,
+        dimensions=(50, 160),
+    )
+    prompt.expect("Name of the project")
+    prompt.send("\x15shop\r")
+    prompt.expect("Name of the Python package")
+    prompt.send("\x15class\r")
+    prompt.expect("class is the name of a keyword of Python")
+    prompt.send("\x15shop\r")
+    for question in ("What it is for", "driver", "database live", "Size", "max_conn"):
+        prompt.expect(question)
+        prompt.send("\r")
+    prompt.expect("Where does the service run")
+    prompt.send("\r")
+    prompt.expect("At most how many containers")
+    prompt.send("\r")
+    prompt.expect("gunicorn workers")
+    prompt.send("\x1564\r")
+    prompt.expect("use fewer")
+    prompt.send("\x15" + "3\r")
+    prompt.expect(pexpect.EOF)
+    prompt.close()
+
+    assert prompt.exitstatus == 0
+    assert load_answers(tmp_path / "service")["workers_per_instance"] == 3

@@ -1,0 +1,381 @@
+"""`copier update` brings the template's changes and leaves the user's alone."""
+
+import re
+import shutil
+from pathlib import Path
+
+import copier
+import pytest
+
+from tests.rendering import (
+    NEXT,
+    Answers,
+    files,
+    git,
+    release,
+    releases,
+    render,
+    snapshot,
+)
+from tests.service import Service
+
+DRIVERS = ("asyncpg", "aiosqlite")
+AFTER_NEXT = "9999.0.1"
+SEAM = "# This service:"
+THINGS = '''"""Things: what this service is really about."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from sqlalchemy import select
+
+from .db.session import Read
+from .models import Thing
+
+router = APIRouter(prefix="/things")
+
+
+def suffix(request: Request) -> str:
+    return str(request.state.suffix)
+
+
+@router.get("")
+async def names(
+    session: Read, suffix: Annotated[str, Depends(suffix)]
+) -> list[str]:
+    return [name + suffix for name in await session.scalars(select(Thing.name))]
+'''
+MODELS = '''"""Your tables. Alembic compares the database with what is declared here."""
+
+from sqlalchemy import Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from .db.base import Base
+
+
+class Thing(Base):
+    __tablename__ = "things"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(50))
+'''
+MIGRATION = '''"""Things instead of orders."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.drop_table("order_lines")
+    op.drop_table("orders")
+    op.create_table(
+        "things",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(50), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_things")),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("things")
+    op.create_table("orders", sa.Column("id", sa.Uuid(), primary_key=True))
+    op.create_table("order_lines", sa.Column("order_id", sa.Uuid(), primary_key=True))
+'''
+TEST = '''"""The route, the resource and the dependency of this service at work."""
+
+from httpx import AsyncClient
+
+
+async def test_things(client: AsyncClient) -> None:
+    answer = await client.get("/things")
+
+    assert answer.json() == []
+    assert answer.headers["x-team"] == "things"
+'''
+MIDDLEWARE = '''
+
+class Team:
+    """Says in a header of every answer whose service this is."""
+
+    def __init__(self, app: ASGIApp, name: str) -> None:
+        self.app = app
+        self.name = name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-team", self.name.encode()))
+            await send(message)
+
+        await self.app(scope, receive, named)
+
+
+MIDDLEWARE = [Middleware(Team, name="things")]
+'''
+# Below the comment that marks the place, as the README says.
+SEAMS = {
+    ".dockerignore": "!data",
+    ".env.example": "# SUFFIX=!",
+    ".github/workflows/ci.yml": "  # A job of ours would stand here.",
+    ".gitignore": "*.csv",
+    "Makefile": "things: ## Count them\n\twc -l src/*/things.py",
+    "README.md": "Ask the team of things.",
+    "compose.yaml": "  cache:\n    image: redis:7",
+    "pyproject.toml": '  "itsdangerous>=2.2",',
+}
+
+
+def work_on(project: Path) -> None:
+    """What a team does in its first weeks: everything new, the example gone."""
+    (package,) = (project / "src").iterdir()
+    (package / "orders.py").unlink()
+    (project / "tests" / "test_orders.py").unlink()
+    (package / "models.py").write_text(MODELS)
+    (package / "things.py").write_text(THINGS)
+    (project / "migrations" / "versions" / "0002_things.py").write_text(MIGRATION)
+    (project / "tests" / "test_things.py").write_text(TEST)
+    replace(
+        package / "api.py",
+        ("from . import orders", "from . import things"),
+        (
+            "router.include_router(orders.router)",
+            "router.include_router(things.router)",
+        ),
+        (
+            "from starlette.middleware import Middleware\n",
+            "from starlette.middleware import Middleware\n"
+            "from starlette.types import ASGIApp, Message, Receive, Scope, Send\n",
+        ),
+        ("MIDDLEWARE: list[Middleware] = []\n", MIDDLEWARE.lstrip("\n")),
+        ("    yield {}\n", '    yield {"suffix": settings.suffix}\n'),
+    )
+    replace(
+        package / "settings.py",
+        ("    max_body_bytes", '    suffix: str = "!"\n    max_body_bytes'),
+    )
+    for path, line in SEAMS.items():
+        below_the_seam(project / path, line)
+
+
+def replace(path: Path, *changes: tuple[str, str]) -> None:
+    text = path.read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, f"{path}: {old}"
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def below_the_seam(path: Path, line: str) -> None:
+    """Insert after the first seam of the file, in the README at its end."""
+    text = path.read_text()
+    if path.suffix == ".md":
+        path.write_text(f"{text}{line}\n")
+        return
+    assert SEAM in text, f"{path} has no place for the user's lines"
+    head, tail = text.split(SEAM, 1)
+    rest, newline, tail = tail.partition("\n")
+    path.write_text(f"{head}{SEAM}{rest}{newline}{line}\n{tail}")
+
+
+def commit(project: Path, message: str) -> None:
+    if not (project / ".git").exists():
+        git(project, "init", "--quiet")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", message)
+
+
+def update(project: Path, answers: Answers | None = None) -> None:
+    copier.run_update(
+        project,
+        data=answers or {},
+        defaults=True,
+        overwrite=True,
+        unsafe=False,
+        quiet=True,
+    )
+
+
+def assert_merged(project: Path) -> None:
+    status = git(project, "status", "--porcelain")
+    assert not re.search(r"^(UU|AA|DU|UD) ", status, re.MULTILINE), status
+    assert not list(project.rglob("*.rej"))
+    for path, content in files(project).items():
+        assert b"<<<<<<<" not in content, path
+
+
+def change_everything(template: Path) -> None:
+    """Change the head and the tail of every source."""
+    for path in sorted((template / "template").rglob("*")):
+        kept = "answers_file" in path.name or path.name == "py.typed"
+        if path.is_file() and not kept and "{% include" not in path.read_text():
+            grow(path)
+    for path in sorted((template / "variants").rglob("*.py")):
+        grow(path)
+
+
+def grow(path: Path) -> None:
+    """Add a line at the top, and one at the end or before what ends in a seam."""
+    text = path.read_text()
+    comment = "##" if path.suffix == ".mako" else "#"
+    seam = text.rfind("## This service" if path.stem == "README.md" else SEAM)
+    last = seam > 0 and text[seam:].count("\n") <= 3
+    end = text.rfind("\n", 0, seam) + 1 if last else len(text)
+    path.write_text(
+        f"{comment} A new head.\n{text[:end]}{comment} A new tail.\n{text[end:]}"
+    )
+
+
+@pytest.fixture(scope="session")
+def next_template(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
+    """A later release in which every file of the template's has changed."""
+    clone = tmp_path_factory.mktemp("next") / "clone"
+    shutil.copytree(template, clone)
+    change_everything(clone)
+    return release(clone, AFTER_NEXT)
+
+
+def test_every_file_really_changes(next_template: Path, tmp_path: Path) -> None:
+    for driver in DRIVERS:
+        new = files(
+            render(next_template, tmp_path / driver / "new", {"driver": driver})
+        )
+        copier.run_copy(
+            str(next_template),
+            tmp_path / driver / "old",
+            data={"driver": driver, "project_name": "new"},
+            vcs_ref=NEXT,
+            defaults=True,
+            quiet=True,
+        )
+        old = files(tmp_path / driver / "old")
+
+        same = {path for path in old if old[path] == new[path]}
+        assert same == {next(p for p in old if p.endswith("py.typed"))}
+
+
+def project_on(template: Path, folder: Path, driver: str, version: str) -> Path:
+    copier.run_copy(
+        str(template),
+        folder,
+        data={"driver": driver},
+        vcs_ref=version,
+        defaults=True,
+        quiet=True,
+    )
+    commit(folder, "From the template")
+    return folder
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_update_leaves_exactly_what_the_user_has_done(
+    next_template: Path, tmp_path: Path, driver: str
+) -> None:
+    project = project_on(next_template, tmp_path / "old" / "shop", driver, NEXT)
+    original = files(project)
+    work_on(project)
+    commit(project, "Our work")
+    worked = files(project)
+
+    update(project)
+
+    assert_merged(project)
+    updated = files(project)
+    fresh = files(
+        render(next_template, tmp_path / "fresh" / "shop", {"driver": driver})
+    )
+    users = [p for p in original if is_users(p)]
+    expected = dict(fresh)
+    for path in {*users, *worked} - {p for p in original if not is_users(p)}:
+        expected.pop(path, None)
+        if path in worked:
+            expected[path] = worked[path]
+    for path, line in SEAMS.items():
+        updated[path] = without(updated[path], line, path)
+    assert updated == expected
+
+
+def is_users(path: str) -> bool:
+    return bool(
+        re.fullmatch(
+            r"src/\w+/(api|models|orders|settings)\.py"
+            r"|migrations/versions/.*|tests/test_orders\.py",
+            path,
+        )
+    )
+
+
+def without(content: bytes, line: str, path: str) -> bytes:
+    text = content.decode()
+    assert text.count(f"{line}\n") == 1, path
+    return text.replace(f"{line}\n", "").encode()
+
+
+def test_second_update_does_nothing(next_template: Path, tmp_path: Path) -> None:
+    project = project_on(next_template, tmp_path / "shop", "asyncpg", NEXT)
+    update(project)
+    commit(project, "Updated")
+    update(project)
+
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_other_answers_give_what_a_fresh_copy_gives(
+    template: Path, tmp_path: Path
+) -> None:
+    answers: Answers = {"max_connections": 500, "workers_per_instance": 4}
+    project = project_on(template, tmp_path / "old" / "shop", "asyncpg", NEXT)
+    update(project, answers)
+
+    assert_merged(project)
+    assert files(project) == files(
+        render(template, tmp_path / "fresh" / "shop", answers)
+    )
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_every_release_can_be_updated(
+    template: Path, tmp_path: Path, driver: str
+) -> None:
+    recorded = releases()
+    assert recorded, "tests/releases.txt names no release"
+    for version, _ in recorded:
+        project = project_on(template, tmp_path / version / "shop", driver, version)
+        original = files(project)
+        update(project)
+
+        assert_merged(project)
+        fresh = render(
+            template, tmp_path / f"{version}-fresh" / "shop", {"driver": driver}
+        )
+        updated, expected = files(project), files(fresh)
+        for path in filter(is_users, {*updated, *expected}):
+            expected.pop(path, None)
+            if path in original:
+                expected[path] = original[path]
+        assert updated == expected
+
+
+def test_release_with_a_commit_that_is_lost_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.rendering.releases", lambda: [("1.0.0", "0" * 40)])
+    with pytest.raises(LookupError, match=r"1\.0\.0"):
+        snapshot(tmp_path / "clone")
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_service_with_work_of_its_own_passes_its_tests(
+    next_template: Path, tmp_path: Path, driver: str
+) -> None:
+    project = project_on(next_template, tmp_path / "shop", driver, NEXT)
+    work_on(project)
+    commit(project, "Our work")
+    update(project)
+
+    assert "passed" in Service(project).make("test")
