@@ -8,7 +8,7 @@ help: ## List the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: .venv/ready servers ## Render the defaults, start the service, create and read an order
-	python -m tests.demo
+	@python -m tests.demo
 
 test: .venv/ready servers lint ## Everything: each rendering, each class booted, each update
 	pytest --numprocesses 2 --dist worksteal

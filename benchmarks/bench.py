@@ -4,6 +4,7 @@ Absolute numbers tell about the machine. The ratios of rounds that took turns, e
 best that was seen, hold on a busy one as well.
 """
 
+# asyncpg has no types.
 # mypy: disable-error-code="import-untyped"
 
 import argparse
@@ -34,6 +35,7 @@ HERE = Path(__file__).parent
 POOL = 10  # what the default answers allow a process; all others get the same
 LOADS = (POOL, 4 * POOL, 10 * POOL)
 STARTS = 5
+ROUNDS, SECONDS = 3, 2
 START_TARGET = 1.3
 ORDER = UUID(int=1)
 SEED = """
@@ -71,11 +73,9 @@ class Project:
         self._folder = folder
         self._server = server
 
-    def url(self, database: str) -> str:
-        return self._server.rpartition("/")[0] + "/" + database
-
     def environment(self, database: str, **changes: str) -> dict[str, str]:
-        return rendering.environment(DATABASE_URL=self.url(database), **changes)
+        url = self._server.rpartition("/")[0] + "/" + database
+        return rendering.environment(DATABASE_URL=url, **changes)
 
     def run(self, database: str, program: str, *arguments: str) -> str:
         done = subprocess.run(
@@ -112,11 +112,11 @@ class Project:
             while not answers(port):
                 if process.poll() is not None:
                     raise RuntimeError(f"{app} ended before its first answer.")
-                sleep(0.002)
+                sleep(0.005)
             yield port, process.pid
         finally:
-            process.terminate()
-            process.wait(20)
+            process.kill()  # it has nothing to lose
+            process.wait()
 
     def load(
         self, contender: Contender, port: int, pid: int, clients: int, seconds: float
@@ -213,11 +213,12 @@ def measure_load(project: Project, rounds: int, seconds: float) -> Results:
 
 
 def best(rounds: list[Numbers]) -> Numbers:
-    """Pick the fastest of each; of errors all, of connections the most."""
+    """Pick the fastest of each; errors add up, of connections the most count."""
     pick: dict[str, Callable[[list[float]], float]] = {
         "rate": max,
         "errors": sum,
         "connections": max,
+        "opened": max,
     }
     return {
         name: pick.get(name, min)([numbers[name] for numbers in rounds])
@@ -243,8 +244,8 @@ def show_start(bare: float, ours: float) -> None:
 
 
 def show_load(clients: int, results: Results) -> None:
-    head = ("requests/s", "CPU us each", "p50 ms", "p99 ms", "errors", "connections")
-    rows = [(f"{clients} clients, pools of {POOL}", *head)]
+    head = ("req/s", "CPU us each", "p50 ms", "p99 ms", "errors", "connections")
+    rows = [(f"{clients} clients, pools of {POOL}", *head, "newly opened")]
     for contender in CONTENDERS:
         numbers = results[clients, contender]
         cells = (
@@ -254,13 +255,14 @@ def show_load(clients: int, results: Results) -> None:
             f"{numbers['p99'] * 1000:.1f}",
             f"{numbers['errors']:.0f}",
             f"{numbers['connections']:.0f}",
+            f"{numbers['opened']:.0f}",
         )
         rows.append((contender.title, *cells))
     show(rows)
 
 
 def show_ratios(clients: int, results: Results) -> None:
-    names = {"rate": "requests/s", "cpu": "CPU each", "p50": "p50", "p99": "p99"}
+    names = {"rate": "req/s", "cpu": "CPU", "p50": "p50", "p99": "p99"}
     head = [f"{title} to {to}" for title in names.values() for to in "ab"]
     rows = [(f"{clients} clients, ratios", *head)]
     for contender in CONTENDERS:
@@ -283,15 +285,18 @@ def main() -> None:
         tempfile.TemporaryDirectory(dir="/tmp") as folder,
         prepared(Path(folder)) as project,
     ):
+        python = project.run("postgres", "python", "--version").strip()
+        print(f"{python}, {os.cpu_count()} CPUs\n")
         show_start(*measure_start(project, rounds=1 if quick else STARTS))
-        results = measure_load(project, 1 if quick else 3, 1 if quick else 2.5)
+        results = measure_load(project, *((1, 1) if quick else (ROUNDS, SECONDS)))
     for clients in LOADS:
         show_load(clients, results)
     for clients in LOADS:
         show_ratios(clients, results)
     print(
-        "One uvicorn process each, one row by its key. The rendered service writes its"
-        "\nline of JSON per request, to /dev/null; (a) and (b) log nothing."
+        "One uvicorn process each, one row by its key; the best of each number. The"
+        " rendered\nservice logs a line of JSON per request, to /dev/null: (a) and (b)"
+        " log nothing.\nMore req/s are better, less of everything else."
     )
 
 
