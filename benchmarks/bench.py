@@ -4,9 +4,6 @@ Absolute numbers tell about the machine. The ratios of rounds that took turns, e
 best that was seen, hold on a busy one as well.
 """
 
-# asyncpg has no types.
-# mypy: disable-error-code="import-untyped"
-
 import argparse
 import asyncio
 import json

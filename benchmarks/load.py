@@ -1,7 +1,7 @@
 """Loads one server in a closed loop, from a process of its own, and prints JSON."""
 
 # It runs where the service is installed, and not where the tools are.
-# mypy: disable-error-code="import-not-found,import-untyped"
+# mypy: disable-error-code="import-not-found"
 
 import argparse
 import asyncio

@@ -6,7 +6,7 @@ They run in the environment of the rendered service, whose package is `service`.
 # Only where they are used: `bare` must not pay for the imports of the others.
 # ruff: noqa: PLC0415
 # There is no web framework where mypy runs.
-# mypy: disable-error-code="import-not-found,import-untyped"
+# mypy: disable-error-code="import-not-found"
 
 import os
 from collections.abc import AsyncIterator

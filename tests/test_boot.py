@@ -91,6 +91,48 @@ async def main():
 
 asyncio.run(main())
 """
+KEPT_ALIVE = """
+import asyncio
+import socket as s
+
+from {package}.db.engine import create_engine
+from {package}.settings import Settings
+
+
+async def main():
+    engine = create_engine(Settings.load())
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        tcp = raw.driver_connection._transport.get_extra_info("socket")
+        options = (s.TCP_KEEPIDLE, s.TCP_KEEPINTVL, s.TCP_KEEPCNT, s.TCP_USER_TIMEOUT)
+        print(
+            tcp.getsockopt(s.SOL_SOCKET, s.SO_KEEPALIVE),
+            *(tcp.getsockopt(s.IPPROTO_TCP, option) for option in options),
+        )
+    await engine.dispose()
+
+
+asyncio.run(main())
+"""
+MISUSE = """
+from sqlalchemy import select, update
+
+from {package}.db.session import ReadSession, WriteSession
+from {package}.models import Order
+
+
+async def reads(session: ReadSession) -> None:
+    await session.scalars(select(Order))
+    session.add(Order())  # wrong
+    await session.execute(update(Order))  # wrong
+    await writes(session)  # wrong
+
+
+async def writes(session: WriteSession) -> None:
+    session.add(Order())
+    await session.execute(update(Order))
+    await reads(session)
+"""
 PING = """
 import asyncio
 
@@ -324,6 +366,31 @@ def test_connection_lost_before_commit_has_an_unknown_outcome(
     done = shop.command("python", "-c", program, **database("asyncpg"))
 
     assert done.stdout == "outcome-unknown unavailable\n", done.stderr
+
+
+def test_idle_connections_are_kept_alive(
+    service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
+) -> None:
+    shop = service("asyncpg")
+    program = KEPT_ALIVE.format(package=shop.package)
+    done = shop.command("python", "-c", program, **database("asyncpg"))
+
+    assert done.stdout == "1 60 10 3 10000\n", done.stderr
+
+
+def test_misuse_of_a_read_session_does_not_type_check(
+    service: Callable[[str], Service], tmp_path: Path
+) -> None:
+    shop = service("asyncpg")
+    (tmp_path / "misuse.py").write_text(MISUSE.format(package=shop.package))
+    done = shop.command("mypy", "--strict", str(tmp_path / "misuse.py"))
+
+    wrong = {
+        number
+        for number, line in enumerate(MISUSE.splitlines(), 1)
+        if line.endswith("# wrong")
+    }
+    assert {int(n) for n in re.findall(r":(\d+): error", done.stdout)} == wrong
 
 
 def test_migration_of_an_unreachable_database_fails_in_one_line(
