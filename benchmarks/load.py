@@ -1,13 +1,13 @@
-"""Loads one server in a closed loop, from a process of its own, and prints JSON."""
+"""Loads servers in a closed loop, from a process of its own: JSON in, JSON out."""
 
 # It runs where the service is installed, and not where the tools are.
 # mypy: disable-error-code="import-not-found"
 
-import argparse
 import asyncio
 import json
 import os
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -16,12 +16,24 @@ from typing import cast
 import asyncpg
 import uvloop
 
-ACCEPT_SECONDS = 0.2
-WARM_UP_SECONDS = 0.5
+ACCEPT_SECONDS = 0.1
+WARM_UP_SECONDS = 0.3
 SAMPLE_SECONDS = 0.25
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
 OPENED = "SELECT sessions FROM pg_stat_database WHERE datname = $1"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which server, whose database, and how hard for how long."""
+
+    port: int
+    pid: int
+    path: str
+    database: str
+    clients: int
+    seconds: float
 
 
 @dataclass
@@ -60,13 +72,13 @@ class Client(asyncio.Protocol):
         self.tally.errors += 1
 
 
-async def connect(port: int, path: str, number: int) -> list[Client]:
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+async def connect(job: Job) -> list[Client]:
+    request = f"GET {job.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     loop = asyncio.get_running_loop()
     clients = []
-    for _ in range(number):
+    for _ in range(job.clients):
         _, client = await loop.create_connection(
-            lambda: Client(request, Tally()), "127.0.0.1", port
+            lambda: Client(request, Tally()), "127.0.0.1", job.port
         )
         clients.append(client)
     # A busy server accepts few at a time: that wait is not what is measured here.
@@ -74,16 +86,16 @@ async def connect(port: int, path: str, number: int) -> list[Client]:
     return clients
 
 
-async def watch(seconds: float, database: str) -> tuple[int, int]:
+async def watch(job: Job) -> tuple[int, int]:
     """Wait, and return how many connections its database had, and how many new ones."""
     server = await asyncpg.connect(os.environ["DATABASE_URL"])
-    before = await server.fetchval(OPENED, database)
+    before = await server.fetchval(OPENED, job.database)
     most = 0
-    end = perf_counter() + seconds
+    end = perf_counter() + job.seconds
     while perf_counter() < end:
         await asyncio.sleep(min(SAMPLE_SECONDS, max(0, end - perf_counter())))
-        most = max(most, await server.fetchval(CONNECTIONS, database))
-    opened = await server.fetchval(OPENED, database) - before
+        most = max(most, await server.fetchval(CONNECTIONS, job.database))
+    opened = await server.fetchval(OPENED, job.database) - before
     await server.close()
     return most, opened
 
@@ -94,17 +106,17 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    clients = await connect(arguments.port, arguments.path, arguments.clients)
+async def measure(job: Job) -> dict[str, float]:
+    clients = await connect(job)
     for client in clients:
         client.ask()
     await asyncio.sleep(WARM_UP_SECONDS)
     tally = Tally()
     for client in clients:
         client.tally = tally
-    cpu, started = cpu_seconds(arguments.pid), perf_counter()
-    connections, opened = await watch(arguments.seconds, arguments.database)
-    cpu, seconds = cpu_seconds(arguments.pid) - cpu, perf_counter() - started
+    cpu, started = cpu_seconds(job.pid), perf_counter()
+    connections, opened = await watch(job)
+    cpu, seconds = cpu_seconds(job.pid) - cpu, perf_counter() - started
     latencies, errors = sorted(tally.latencies), tally.errors
     for client in clients:
         client.transport.abort()
@@ -121,13 +133,8 @@ async def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("path")
-    parser.add_argument("database")
-    for name in ("port", "pid", "clients"):
-        parser.add_argument(name, type=int)
-    parser.add_argument("seconds", type=float)
-    print(json.dumps(uvloop.run(measure(parser.parse_args()))))
+    for line in sys.stdin:
+        print(json.dumps(uvloop.run(measure(Job(**json.loads(line))))), flush=True)
 
 
 if __name__ == "__main__":

@@ -47,9 +47,24 @@ def service(
 
     def make(driver: str) -> Service:
         if driver not in made:
-            folder = tmp_path_factory.mktemp("service") / f"{driver}-shop"
+            folder = tmp_path_factory.mktemp(driver) / "shop"
             made[driver] = copy(template, folder, {"driver": driver})
             made[driver].make("lint")
         return made[driver]
 
     return make
+
+
+@pytest.fixture
+def database(server: PostgreSQL, tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """The variables of an empty database for the driver, over TLS where it can be."""
+
+    def variables(driver: str) -> dict[str, str]:
+        if driver == "aiosqlite":
+            return {"DATABASE_PATH": str(tmp_path / "shop.sqlite3")}
+        name = f"db_{tmp_path.name.lower()}"
+        server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        server.execute(f'CREATE DATABASE "{name}"')
+        return {"DATABASE_URL": server.verified.replace("/postgres?", f"/{name}?")}
+
+    return variables

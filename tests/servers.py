@@ -1,5 +1,6 @@
 """Servers for the tests: on free ports of the loopback, ended when the tests end."""
 
+import asyncio
 import importlib.util
 import os
 import pwd
@@ -8,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import asyncpg
 import trustme
 
 from tests.rendering import ROOT
@@ -40,6 +43,16 @@ class PostgreSQL:
 
     url: str
     ca: Path
+
+    def execute(self, statement: str) -> list[Any]:
+        async def fetch() -> list[Any]:
+            connection = await asyncpg.connect(self.url)
+            try:
+                return list(await connection.fetch(statement))
+            finally:
+                await connection.close()
+
+        return asyncio.run(fetch())
 
     @property
     def verified(self) -> str:

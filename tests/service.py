@@ -15,6 +15,7 @@ import httpx
 
 from tests.rendering import Answers, environment, load_answers
 
+PROGRAMS = Path(__file__).parent / "programs"
 ORDER = {
     "customer": "ada",
     "lines": [{"sku": "tea", "quantity": 2, "price_cents": 450}],
@@ -54,6 +55,13 @@ class Service:
             check=False,
             timeout=300,
         )
+
+    def program(
+        self, name: str, *arguments: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of tests/programs in the service's environment."""
+        path = str(PROGRAMS / f"{name}.py")
+        return self.command("python", path, *arguments, **variables)
 
     def make(self, target: str, **variables: str) -> str:
         done = self.command("make", target, **variables)

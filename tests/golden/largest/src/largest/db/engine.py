@@ -4,7 +4,7 @@ from weakref import WeakSet
 
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from .connect import connect_args
+from .connect import connect_args, prepare
 from .pool import FairPool
 from .settings import DatabaseSettings
 
@@ -33,6 +33,7 @@ def create_engine(settings: DatabaseSettings) -> AsyncEngine:
         # Parameters are customers' data: keep them out of errors and logs.
         hide_parameters=True,
     )
+    prepare(engine)
     ENGINES.add(engine)
     return engine
 

@@ -32,14 +32,18 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
     return {"timeout": settings.database_lock_timeout_seconds}
 
 
-def transactional(engine: AsyncEngine) -> AsyncEngine:
-    """The same pool, with a transaction around what is executed."""
-    writes = engine.execution_options()
+def prepare(engine: AsyncEngine) -> None:
+    """What every connection of the pool needs."""
     event.listen(engine.sync_engine, "connect", _set_pragmas)
-    event.listen(writes.sync_engine, "begin", _begin)
     # Python calls a connection "autocommit" even between BEGIN and COMMIT. Asked
     # this way, the pool still rolls back what a cancelled writer has left open.
     setattr(engine.dialect, "detect_autocommit_setting", _is_idle)  # noqa: B010
+
+
+def transactional(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool, with a transaction around what is executed."""
+    writes = engine.execution_options()
+    event.listen(writes.sync_engine, "begin", _begin)
     return writes
 
 

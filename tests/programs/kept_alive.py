@@ -1,0 +1,23 @@
+"""Prints what the kernel has been told about an idle connection."""
+
+import asyncio
+import socket as s
+
+from shop.db.engine import create_engine
+from shop.settings import Settings
+
+
+async def main():
+    engine = create_engine(Settings.load())
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        tcp = raw.driver_connection._transport.get_extra_info("socket")
+        options = (s.TCP_KEEPIDLE, s.TCP_KEEPINTVL, s.TCP_KEEPCNT, s.TCP_USER_TIMEOUT)
+        print(
+            tcp.getsockopt(s.SOL_SOCKET, s.SO_KEEPALIVE),
+            *(tcp.getsockopt(s.IPPROTO_TCP, option) for option in options),
+        )
+    await engine.dispose()
+
+
+asyncio.run(main())

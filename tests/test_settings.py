@@ -1,0 +1,155 @@
+"""What a rendered service makes of its environment, and how it refuses it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.service import Service
+
+pytestmark = pytest.mark.boot
+
+DRIVERS = ("asyncpg", "aiosqlite")
+WRONG = {
+    "asyncpg": [
+        ({}, "DATABASE_HOST is missing: set DATABASE_URL, or DATABASE_HOST,"),
+        (
+            {"DATABASE_URL": "postgresql+psycopg2://u:hunter2@h/d"},
+            "DATABASE_URL asks for postgresql+psycopg2, but this service speaks asyncpg"
+            ": write postgresql+asyncpg:// or postgresql://.",
+        ),
+        (
+            {"DATABASE_URL": "mysql://u:hunter2@h/d"},
+            "DATABASE_URL asks for mysql, but this service speaks asyncpg",
+        ),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL: write postgresql://"),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h:port/d"},
+            "DATABASE_URL is not a URL",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d?ssl=on"},
+            "DATABASE_URL has the parameter ssl, which is not understood: remove it"
+            " (sslmode and sslrootcert are known).",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d", "DATABASE_USER": "v"},
+            "DATABASE_URL and DATABASE_USER say the same: remove one of them.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d", "DATABASE_SSLMODE": "maybe"},
+            "DATABASE_SSLMODE: Input should be 'disable', 'require', 'verify-ca' or",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d", "DATABASE_POOL_SIZE": "0"},
+            "DATABASE_POOL_SIZE: Input should be greater than 0.",
+        ),
+        (
+            {
+                "DATABASE_URL": "postgresql://u:hunter2@h/d",
+                "DATABASE_MAX_OVERFLOW": "-1",
+            },
+            "DATABASE_MAX_OVERFLOW: Input should be greater than or equal to 0.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d?sslrootcert=/no/ca.pem"},
+            "DATABASE_SSLROOTCERT: Path does not point to a file.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d", "LOG_LEVEL": "LOUD"},
+            "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'.",
+        ),
+    ],
+    "aiosqlite": [
+        (
+            {"DATABASE_URL": "sqlite+pysqlite:///hunter2"},
+            "DATABASE_URL asks for sqlite+pysqlite, but this service speaks aiosqlite",
+        ),
+        (
+            {"DATABASE_URL": "sqlite:///:memory:"},
+            "DATABASE_URL must end in the path of a file: write sqlite:///path.",
+        ),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL"),
+        (
+            {"DATABASE_URL": "sqlite:///a", "DATABASE_PATH": "b"},
+            "DATABASE_URL and DATABASE_PATH say the same: remove one of them.",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_wrong_environment_is_told_in_a_sentence(
+    service: Callable[[str], Service], driver: str
+) -> None:
+    shop = service(driver)
+    variables = [case for case, _ in WRONG[driver]]
+    done = shop.program("refused", json.dumps(variables))
+
+    assert done.returncode == 0, done.stderr
+    assert "hunter2" not in done.stdout
+    said = done.stdout.splitlines()
+    for (_, sentence), line in zip(WRONG[driver], said, strict=True):
+        assert line.startswith(sentence)
+
+
+RIGHT = {
+    "asyncpg": {
+        "postgres://u:p@db/shop": "postgresql+asyncpg://u:p@db:5432/shop verify-full",
+        "postgresql://u@db:60/shop": "postgresql+asyncpg://u@db:60/shop verify-full",
+        "postgresql+asyncpg://u:p%40@db/shop?sslmode=require": (
+            "postgresql+asyncpg://u:p%40@db:5432/shop require"
+        ),
+        "postgresql://u@localhost/shop": (
+            "postgresql+asyncpg://u@localhost:5432/shop disable"
+        ),
+        "postgresql://u@[::1]/shop": "postgresql+asyncpg://u@[::1]:5432/shop disable",
+    },
+    "aiosqlite": {
+        "sqlite:///shop.db": "sqlite+aiosqlite:///shop.db ",
+        "sqlite+aiosqlite:////data/shop.db": "sqlite+aiosqlite:////data/shop.db ",
+    },
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_urls_are_normalised(service: Callable[[str], Service], driver: str) -> None:
+    urls = list(RIGHT[driver])
+    done = service(driver).program("accepted", json.dumps(urls))
+
+    assert done.stdout.splitlines() == list(RIGHT[driver].values()), done.stderr
+
+
+def test_secret_comes_from_a_file(
+    service: Callable[[str], Service], tmp_path: Path
+) -> None:
+    (tmp_path / "database_password").write_text("hunter2\n")
+    url = "postgresql://u@db/shop"
+    done = service("asyncpg").program("secret", str(tmp_path), DATABASE_URL=url)
+
+    assert done.stdout == "hunter2 **********\n", done.stderr
+
+
+@pytest.mark.parametrize("command", ["gunicorn", "alembic upgrade head"])
+def test_wrong_environment_stops_a_command_in_one_line(
+    service: Callable[[str], Service], command: str
+) -> None:
+    variables, sentence = WRONG["asyncpg"][1]
+    done = service("asyncpg").command(*command.split(), **variables)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(sentence)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_migration_of_an_unreachable_database_fails_in_one_line(
+    service: Callable[[str], Service],
+) -> None:
+    url = "postgresql://postgres:hunter2@127.0.0.1:1/shop"
+    done = service("asyncpg").command("alembic", "upgrade", "head", DATABASE_URL=url)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("No migration: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.stderr
