@@ -59,11 +59,17 @@ PROTECTIONS = {
         "transactional(engine); self._writes = engine",
         "test_sessions.py::test_error_after_a_write_leaves_no_row",
     ),
-    "read sessions do not write": Protection(
+    "read sessions execute no write": Protection(
         "db/session.py",
-        "context.isinsert or context.isupdate or context.isdelete",
-        "False",
+        "if state.is_insert or state.is_update or state.is_delete:",
+        "if False:",
         "test_sessions.py::test_read_session_refuses_to_write",
+    ),
+    "read sessions flush no write": Protection(
+        "db/session.py",
+        '@event.listens_for(_ReadOnly, "before_flush")',
+        "",
+        "test_sessions.py::test_read_session_refuses_to_flush",
     ),
     "rollback of what was cancelled": Protection(
         "db/connect.py",

@@ -41,7 +41,7 @@ EXAMPLES = {
             "workers": 1,
             "rollout": rollout(5, 5),
         },
-        (349, 40, 8, 6, 2, 320),
+        (349, 40, 8, 8, 0, 320),
     ),
     "4 workers each": (
         {
@@ -61,7 +61,7 @@ EXAMPLES = {
             "workers": 4,
             "rollout": rollout(1, 0),
         },
-        (349, 96, 3, 2, 1, 288),
+        (349, 96, 3, 3, 0, 288),
     ),
     "with Celery": (
         {
@@ -73,7 +73,7 @@ EXAMPLES = {
             "celery_concurrency": 8,
             "rollout": rollout(10, 10),
         },
-        (3115, 320, 9, 6, 3, 2976),
+        (3115, 320, 9, 9, 0, 2976),
     ),
     "by demand": (
         {
@@ -96,15 +96,15 @@ EXAMPLES = {
             "workers": 2,
             "rollout": rollout(1, 0),
         },
-        (41, 8, 5, 4, 1, 40),
+        (41, 8, 5, 5, 0, 40),
     ),
     "the defaults": (
         {"max_connections": 100, "instances": 2, "workers": 2},
-        (81, 8, 10, 7, 3, 80),
+        (81, 8, 10, 10, 0, 80),
     ),
     "never more than 20": (
         {"max_connections": 5000, "instances": 1, "workers": 1},
-        (4486, 2, 20, 14, 6, 40),
+        (4486, 2, 20, 20, 0, 40),
     ),
 }
 

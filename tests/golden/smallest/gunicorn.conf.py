@@ -1,5 +1,6 @@
 """`gunicorn` in this directory reads this file and starts the service."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +36,16 @@ keepalive = 75
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True
 logconfig_dict = logging_config(settings.log_level)
+
+
+def post_worker_init(worker: object) -> None:
+    """Spare the garbage collector what lives as long as the process.
+
+    Modules and models are 100,000 objects; looking through them again and again
+    stops every request for some 70 ms.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def post_fork(server: object, worker: object) -> None:

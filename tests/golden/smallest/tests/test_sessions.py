@@ -2,14 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from sqlalchemy import column, delete, insert, select, table, text, update
+from sqlalchemy import (
+    Column,
+    Integer,
+    Table,
+    column,
+    delete,
+    insert,
+    select,
+    table,
+    text,
+    update,
+)
 from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase
 
 from smallest.db.session import Database, Write, _read, _write
 
@@ -113,6 +126,21 @@ async def test_read_session_refuses_to_write(
     async with database.read() as session:
         with pytest.raises(InvalidRequestError, match="read session"):
             await session.execute(statement)
+
+
+async def test_read_session_refuses_to_flush(database: Database) -> None:
+    class Local(DeclarativeBase):
+        pass
+
+    class Probe(Local):
+        __table__ = Table(
+            "probes", Local.metadata, Column("id", Integer, primary_key=True)
+        )
+
+    async with database.read() as session:
+        cast(AsyncSession, session).add(Probe(id=1))
+        with pytest.raises(InvalidRequestError, match="read session"):
+            await cast(AsyncSession, session).flush()
 
 
 def test_no_route_holds_two_sessions(app: FastAPI) -> None:

@@ -5,5 +5,6 @@
 # Peak: 2 instances, 4 while a rollout replaces them, x 2 workers = 8 processes
 # Each: 81 / 8 = 10, at most 20; the whole fleet opens 80 of 81
 WORKERS = 2
-POOL_SIZE = 7  # stay open
-MAX_OVERFLOW = 3  # closed again when nobody waits for them
+POOL_SIZE = 10
+# None: an overflow connection is closed on return, and opened by the next burst.
+MAX_OVERFLOW = 0

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Protocol, TypeVar, TypeVarTuple
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from sqlalchemy import Result, ScalarResult, Select, event
-from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.interfaces import ORMOption
 
 from .connect import transactional
@@ -41,15 +41,14 @@ class Database:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
+        self._reads = engine
         self._writes = transactional(engine)
-        self._reads = engine.execution_options()
-        event.listen(self._reads.sync_engine, "before_cursor_execute", _refuse_writes)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
         """Every statement by itself: one round trip, no transaction, no snapshot."""
         async with AsyncSession(
-            self._reads, expire_on_commit=False, autoflush=False
+            self._reads, sync_session_class=_ReadOnly, autoflush=False
         ) as session:
             yield session
 
@@ -105,13 +104,19 @@ async def _commit(session: AsyncSession) -> None:
         raise OutcomeUnknown("no answer to COMMIT") from error
 
 
-def _refuse_writes(
-    _connection: Any,
-    _cursor: Any,
-    _statement: str,
-    _parameters: Any,
-    context: DefaultExecutionContext,
-    _executemany: bool,
-) -> None:
-    if context.isinsert or context.isupdate or context.isdelete:
+class _ReadOnly(Session):
+    """Refuses what `ReadSession` does not offer, should somebody come by another way.
+
+    Listening to the session costs a read 14 us; to the engine, 55.
+    """
+
+
+@event.listens_for(_ReadOnly, "do_orm_execute")
+def _refuse_statement(state: ORMExecuteState) -> None:
+    if state.is_insert or state.is_update or state.is_delete:
         raise InvalidRequestError("A read session cannot write: ask for a Write.")
+
+
+@event.listens_for(_ReadOnly, "before_flush")
+def _refuse_flush(*_: Any) -> None:
+    raise InvalidRequestError("A read session cannot write: ask for a Write.")
