@@ -8,6 +8,7 @@ They run in the environment of the rendered service, whose package is `service`.
 # There is no web framework where mypy runs.
 # mypy: disable-error-code="import-not-found"
 
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -101,6 +102,8 @@ def rendered() -> FastAPI:
 
     app = create_app()
     app.add_api_route(PATH, read, response_model=OrderSummary)
+    gc.collect()  # as gunicorn.conf.py does, in each worker
+    gc.freeze()
     return app
 
 

@@ -18,9 +18,10 @@ def all_answers(template: Path) -> list[Answers]:
     The questionnaire itself tells which branches there are: a choice that it greys
     out, or an answer that it refuses, is none. Numbers and texts keep their default.
     """
-    worker = Worker(str(template), Path("service"), defaults=True, quiet=True)
-    worker.answers = AnswersMap(metadata=worker.template.metadata)
-    return list(_branches(worker, list(worker.template.questions_data.items()), {}))
+    with Worker(str(template), Path("service"), defaults=True, quiet=True) as worker:
+        worker.answers = AnswersMap(metadata=worker.template.metadata)
+        questions = list(worker.template.questions_data.items())
+        return list(_branches(worker, questions, {}))
 
 
 def _branches(

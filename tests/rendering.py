@@ -84,13 +84,15 @@ def release(clone: Path, version: str) -> Path:
     return clone
 
 
+@functools.cache
 def questions(template: Path) -> dict[str, Any]:
     """What copier.yml asks, without what follows from the answers."""
-    return {
-        name: details
-        for name, details in Worker(str(template)).template.questions_data.items()
-        if details.get("when") is not False
-    }
+    with Worker(str(template)) as worker:
+        return {
+            name: details
+            for name, details in worker.template.questions_data.items()
+            if details.get("when") is not False
+        }
 
 
 def render(template: Path, to: Path, answers: Answers) -> Path:

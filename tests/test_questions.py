@@ -16,8 +16,8 @@ from tests.rendering import Answers, load_answers, questions, render
 
 LOCKED = "This follows from the other answers and cannot be set."
 NAME = "Use lower-case letters, digits and hyphens, a letter first, as in my-service."
-PACKAGE = "Use lower-case letters, digits and underscores, a letter first"
-TEXT = "Use one line of at most 100 characters, without quotation marks"
+PACKAGE = "Use at most 30 lower-case letters, digits and underscores, a letter first"
+TEXT = "Use one line of 1 to 100 characters, without quotation marks"
 SQLITE: Answers = {"driver": "aiosqlite"}
 
 REFUSED: list[tuple[Answers, str]] = [
@@ -31,11 +31,14 @@ REFUSED: list[tuple[Answers, str]] = [
     ({"package_name": "class"}, "class is the name of a keyword of Python"),
     ({"package_name": "json"}, "json is the name of a module of Python: choose"),
     ({"package_name": "sqlalchemy"}, "sqlalchemy is the name of a dependency"),
-    ({"package_name": "tests"}, "tests is the name of a folder beside it"),
+    ({"package_name": "tests"}, "tests is the name of a folder or a module beside it"),
+    ({"package_name": "a" * 31}, PACKAGE),
     ({"description": 'say "hi"'}, TEXT),
     ({"description": "back\\slash"}, TEXT),
     ({"description": "two\nlines"}, TEXT),
     ({"description": "x" * 101}, TEXT),
+    ({"description": ""}, TEXT),
+    ({"description": " padded "}, TEXT),
     ({"driver": "psycopg2"}, "Invalid choice"),
     ({"cloud": "moon"}, "Invalid choice"),
     ({"database_size": "db.t4g.micro"}, "Invalid choice"),
@@ -72,7 +75,8 @@ def test_refused_with_a_sentence_and_nothing_written(
 
 def test_facts_cannot_be_forced(template: Path, tmp_path: Path) -> None:
     asked = questions(template)
-    facts = Worker(str(template)).template.questions_data.keys() - asked.keys()
+    with Worker(str(template)) as worker:
+        facts = worker.template.questions_data.keys() - asked.keys()
 
     assert {"dialect", "has_server", "budget", "connect_variant"} <= facts
     for fact in facts:
@@ -95,6 +99,12 @@ def test_facts_cannot_be_forced(template: Path, tmp_path: Path) -> None:
         ("json", "json", "json_service"),
         ("asyncpg", "asyncpg-service", "asyncpg_service"),
         ("---", "service", "service"),
+        ("test", "test", "test_service"),
+        (
+            "far-more-than-thirty-letters-long",
+            "far-more-than-thirty-letters-long",
+            "far_more_than_thirty_letters_l",
+        ),
     ],
 )
 def test_names_follow_from_the_folder(
@@ -138,7 +148,10 @@ def test_command_line_copies_without_trust_and_prints_the_budget(
     done = copier("--defaults", template, tmp_path / "service")
 
     assert done.returncode == 0
-    assert "the whole fleet opens 80 of 81" in done.stderr
+    assert (
+        "8 processes at the peak of a rollout x 10 connections = 80 of the 81 that"
+        in done.stderr
+    )
 
 
 def test_command_line_refuses_in_its_last_line_with_exit_code_1(

@@ -7,7 +7,6 @@ import re
 import subprocess
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,11 +45,12 @@ def rows(template: Path) -> list[Answers]:
 @pytest.fixture(scope="session")
 def renderings(
     template: Path, rows: list[Answers], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[Path, Answers]]:
+) -> dict[Path, Answers]:
     """Every rendering, in one folder: a linter that starts once sees them all."""
     folder = tmp_path_factory.mktemp("renderings")
+    # Not for longer than needed: what is patched is patched for every later test.
     with fast(template, folder / "source") as source:
-        yield {
+        return {
             render(source, folder / "all" / name(row) / "service", row): row
             for row in rows
         }

@@ -78,7 +78,7 @@ def test_python_has_no_conditions(path: Path) -> None:
         return
     assert not CONTROL.search(text)
     if path.name != "budget.py.jinja":
-        assert set(SUBSTITUTION.findall(text)) <= {"package_name", "description"}
+        assert set(SUBSTITUTION.findall(text)) <= {"package_name"}
 
 
 @pytest.mark.parametrize(

