@@ -61,7 +61,7 @@ PROTECTIONS = {
     ),
     "read sessions execute no write": Protection(
         "db/session.py",
-        "if state.is_insert or state.is_update or state.is_delete:",
+        "if not state.is_select:",
         "if False:",
         "test_sessions.py::test_read_session_refuses_to_write",
     ),
@@ -77,6 +77,40 @@ PROTECTIONS = {
         "pass",
         "test_sessions.py::test_cancelled_write_leaves_no_row_and_no_open_transaction",
         drivers=("aiosqlite",),
+    ),
+    "lock of what was cancelled": Protection(
+        "db/connect.py",
+        'event.listen(engine.sync_engine, "invalidate", _release_lock)',
+        "pass",
+        "test_sessions.py"
+        "::test_write_cancelled_within_a_statement_frees_what_it_locked",
+        drivers=("aiosqlite",),
+    ),
+    "no COMMIT after an error": Protection(
+        "db/connect.py",
+        'event.listen(writes.sync_engine, "commit", _refuse_failed)',
+        "pass",
+        "test_sessions.py::test_answer_is_true_when_a_handler_swallows_an_error",
+        drivers=("asyncpg",),
+    ),
+    "savepoints": Protection(
+        "db/connect.py",
+        'event.listen(writes.sync_engine, "rollback_savepoint", _mark_whole)',
+        "pass",
+        "test_sessions.py::test_error_in_a_savepoint_spoils_nothing_else",
+        drivers=("asyncpg",),
+    ),
+    "no hasty refusal": Protection(
+        "db/pool.py",
+        "if self._handed_over < 2 * self.maxsize:",
+        "if False:",
+        "test_pool.py::test_first_connection_to_come_back_says_nothing_about_the_pace",
+    ),
+    "a long body does not cut an answer": Protection(
+        "middleware.py",
+        "received > self.max_bytes and not answering",
+        "received > self.max_bytes",
+        "test_http.py::test_long_body_does_not_cut_an_answer_that_has_begun",
     ),
     "foreign keys": Protection(
         "db/connect.py",
@@ -98,9 +132,15 @@ PROTECTIONS = {
         "if False:",
         "test_http.py::test_unreachable_database_is_503",
     ),
+    "declared body limit": Protection(
+        "middleware.py",
+        "if declared.isdecimal() and int(declared) > self.max_bytes:",
+        "if False:",
+        "test_http.py::test_declared_body_over_the_limit_is_not_waited_for",
+    ),
     "body limit": Protection(
         "middleware.py",
-        "if received > self.max_bytes:",
+        "if received > self.max_bytes and not answering:",
         "if False:",
         "test_http.py::test_body_over_the_limit_is_413",
     ),

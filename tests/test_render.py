@@ -24,7 +24,7 @@ ARROWS = {
     "settings": {"db"},
     "health": {"db", "errors"},
     "errors": {"db", "logs"},
-    "middleware": {"logs"},
+    "middleware": {"errors", "logs"},
     "logs": set(),
     "db": {"db"},
     "__init__": set(),

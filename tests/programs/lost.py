@@ -1,4 +1,7 @@
-"""Ends the server process of a session: before COMMIT, and before a statement."""
+"""Ends a session's server process before COMMIT and before a statement, or waits.
+
+Prints what each is called.
+"""
 
 import asyncio
 
@@ -19,11 +22,19 @@ async def lose(database, *, statement):
         return classify(error)
 
 
+async def wait(database):
+    try:
+        async with database.read() as session:
+            await session.scalar(select(func.pg_sleep(60)))
+    except Exception as error:
+        return classify(error)
+
+
 async def main():
     async with open_database(Settings.load()) as database:
-        print(
-            await lose(database, statement=False), await lose(database, statement=True)
-        )
+        print(await lose(database, statement=False))
+        print(await lose(database, statement=True))
+        print(await wait(database))
 
 
 asyncio.run(main())

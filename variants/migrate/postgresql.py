@@ -16,6 +16,7 @@ LIMITS = {
     "database_lock_timeout_seconds": 5,
     "database_statement_timeout_seconds": 3600,
     "database_client_timeout_seconds": 3660,
+    "database_idle_in_transaction_timeout_seconds": 3600,
 }
 
 

@@ -6,10 +6,11 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection, MetaData, NullPool
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from .base import UTCDateTime
-from .connect import DIALECT, connect_args
+from .connect import DIALECT, connect_args, fault
 from .settings import DatabaseSettings
 
 
@@ -33,8 +34,13 @@ async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
         connect_args=connect_args(settings),
         poolclass=NullPool,
     )
-    async with engine.connect() as connection:
-        await connection.run_sync(_run_online, metadata)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_run_online, metadata)
+    except DBAPIError as error:
+        if fault(error) != "unavailable":
+            raise
+        raise SystemExit(f"No migration: {error.orig}") from None
 
 
 def _run_online(connection: Connection, metadata: MetaData) -> None:

@@ -113,10 +113,10 @@ class _ReadOnly(Session):
 
 @event.listens_for(_ReadOnly, "do_orm_execute")
 def _refuse_statement(state: ORMExecuteState) -> None:
-    if state.is_insert or state.is_update or state.is_delete:
-        raise InvalidRequestError("A read session cannot write: ask for a Write.")
+    if not state.is_select:
+        raise InvalidRequestError("A read session executes SELECT: ask for a Write.")
 
 
 @event.listens_for(_ReadOnly, "before_flush")
 def _refuse_flush(*_: Any) -> None:
-    raise InvalidRequestError("A read session cannot write: ask for a Write.")
+    raise InvalidRequestError("A read session executes SELECT: ask for a Write.")

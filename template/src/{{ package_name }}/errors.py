@@ -2,17 +2,17 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
-from .db.faults import Fault, OutcomeUnknown, classify
+from .db.faults import Fault, OutcomeUnknown, classify, describe
 from .logs import request_id
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ ANSWERS = {
 
 def problem(
     status: int,
-    detail: str,
+    detail: Any,
     *,
     kind: str | None = None,
     headers: Mapping[str, str] | None = None,
@@ -42,7 +42,7 @@ def problem(
     """`kind` tells problems of one status apart; a client may rely on it."""
     body = {
         "type": f"urn:problem:{kind}" if kind else "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": responses.get(status, "Error"),
         "status": status,
         "detail": detail,
         "request_id": request_id.get(),
@@ -53,8 +53,10 @@ def problem(
     )
 
 
-async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
-    return problem(error.status_code, str(error.detail), headers=error.headers)
+async def _http_error(_: Request, error: HTTPException) -> Response:
+    if error.status_code in (204, 304):  # they have no body
+        return Response(status_code=error.status_code, headers=error.headers)
+    return problem(error.status_code, error.detail, headers=error.headers)
 
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -70,9 +72,7 @@ async def _database_error(_: Request, error: Exception) -> JSONResponse:
     fault = classify(error)
     if not fault:
         raise error
-    cause = getattr(error, "orig", None) or error.__cause__ or error
-    # The first line names the cause, those after it may quote the data.
-    logger.warning("%s: %s", fault, str(cause).partition("\n")[0])
+    logger.warning("%s: %s", fault, describe(error))
     status, detail = ANSWERS[fault]
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
     return problem(status, detail, kind=fault, headers=headers)

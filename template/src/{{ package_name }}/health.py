@@ -1,17 +1,21 @@
 """/livez: the process runs. /readyz: it has reached its database."""
 
 import asyncio
+import logging
 from time import monotonic
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from .db.faults import classify
+from .db.faults import classify, describe
 from .db.session import Database
 from .errors import problem
 
+# A probe usually has 1 s; what the last one has seen holds for as long.
 WAIT_SECONDS = 1
 FRESH_SECONDS = 1
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["health"])
 
@@ -43,7 +47,7 @@ class Health:
     def __init__(self, database: Database) -> None:
         self.was_reachable = False
         self._database = database
-        self._state = "unavailable"
+        self._state = "unknown"
         self._asked_at = float("-inf")
         self._probe: asyncio.Task[None] | None = None
 
@@ -62,7 +66,10 @@ class Health:
         try:
             await self._database.ping()
         except Exception as error:  # whatever it is, it is the answer
-            self._state = classify(error) or "failing"
+            state = classify(error) or "failing"
+            if state != self._state:
+                logger.warning("the database is %s: %s", state, describe(error))
+            self._state = state
         else:
             self._state = "reachable"
             self.was_reachable = True

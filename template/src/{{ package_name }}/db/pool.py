@@ -8,6 +8,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import queue
 from sqlalchemy.util.concurrency import await_
 
+# Over how long the pace of the line is taken: some hundred hand-overs on a busy pool.
 WINDOW_SECONDS = 4
 
 
@@ -87,7 +88,10 @@ class FairQueue(queue.QueueCommon[ConnectionPoolEntry]):
 
     def _is_hopeless(self, timeout: float) -> bool:
         watched = self._watched_until - self._watched_from
-        # A burst of callers stalls the event loop: the first moments say nothing.
+        # Connections come back in rounds, and a burst of callers stalls the loop:
+        # two rounds and a third of the time limit make a pace, less is an accident.
+        if self._handed_over < 2 * self.maxsize:
+            return False
         if watched < min(timeout, WINDOW_SECONDS) / 3:
             return False
         return len(self._waiting) * watched / self._handed_over > timeout
