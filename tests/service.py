@@ -133,7 +133,7 @@ def copy(template: Path, folder: Path, answers: Answers) -> Service:
 
 def conversation(client: httpx.Client) -> list[Any]:
     """What a user of the example does and tries; answers without what is random."""
-    key = {"Idempotency-Key": "once"}
+    key = {"Idempotency-Key": "canary"}
     created = client.post("/orders", json=ORDER, headers=key)
     order = f"/orders/{created.json()['id']}"
     nobody = "/orders/00000000-0000-0000-0000-000000000000"

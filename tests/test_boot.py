@@ -3,13 +3,16 @@
 import json
 import re
 import signal
+import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
+from tests.rendering import ROOT
 from tests.servers import PostgreSQL
 from tests.service import PROGRAMS, Service, conversation
 
@@ -40,6 +43,18 @@ def test_own_tests_pass(service: Callable[[str], Service], driver: str) -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+def test_names_of_all_dependencies_are_refused_for_a_project(
+    service: Callable[[str], Service], driver: str
+) -> None:
+    lock = tomllib.loads((service(driver).folder / "uv.lock").read_text())
+    tables = yaml.safe_load((ROOT / "hooks" / "reserved_names.yml").read_text())
+    refused = tables["reserved_names"]["default"]["a dependency of the service"]
+    needed = {package["name"].replace("-", "_") for package in lock["package"]}
+
+    assert needed - {"shop"} <= {*refused}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_service_answers_and_stops_cleanly(
     service: Callable[[str], Service],
     database: Callable[[str], dict[str, str]],
@@ -56,7 +71,9 @@ def test_service_answers_and_stops_cleanly(
     # On every driver the same, to the letter.
     assert answers == json.loads(CONVERSATION.read_text())
     assert code == 0
-    for line in running.log.read_text().splitlines():
+    log = running.log.read_text()
+    assert "canary" not in log, "what customers send does not belong there"
+    for line in log.splitlines():
         assert json.loads(line)["levelname"] in ("INFO", "WARNING"), line
     if driver == "asyncpg":
         assert 1 <= len(open_sessions) <= budget(shop)

@@ -1,6 +1,7 @@
 """How a rendered service connects: encrypted, kept alive, and true when it is lost."""
 
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,33 @@ def test_lost_connection_is_called_what_it_is(
     done = service("asyncpg").program("lost", **variables)
 
     assert done.stdout.split() == ["outcome-unknown", "unavailable", "unavailable"]
+
+
+def test_readiness_does_not_wait_for_a_silent_database(
+    service: Callable[[str], Service],
+) -> None:
+    """It accepts and says nothing: the answer comes before the 2 s of a connect."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/shop"
+        shop = service("asyncpg")
+        with shop.running(ready="/livez", DATABASE_URL=url) as running:
+            answer = running.client.get("/readyz")
+
+    assert (answer.status_code, answer.json()["database"]) == (503, "timeout")
+
+
+def test_wrong_password_is_told_in_the_log_without_the_password(
+    service: Callable[[str], Service], server: PostgreSQL
+) -> None:
+    shop = service("asyncpg")
+    url = server.url.replace("postgres@", "nobody:hunter2@")
+    with shop.running(ready="/livez", DATABASE_URL=url) as running:
+        answer = running.client.get("/readyz")
+        log = running.log.read_text()
+
+    assert (answer.status_code, answer.json()["database"]) == (503, "unavailable")
+    assert 'the database is unavailable: role \\"nobody\\" does not exist' in log
+    assert "hunter2" not in log + answer.text
 
 
 def test_idle_connections_are_kept_alive(

@@ -31,7 +31,7 @@ PROTECTIONS = {
     ),
     "hand-over of a cancelled caller": Protection(
         "db/pool.py",
-        "self._pass_on(waiter.result())",
+        "self._idle.append(waiter.result())",
         "pass",
         "test_pool.py::test_connection_handed_to_a_cancelled_caller_stays_in_the_pool",
     ),
@@ -61,13 +61,13 @@ PROTECTIONS = {
     ),
     "read sessions execute no write": Protection(
         "db/session.py",
-        "if not state.is_select:",
+        'if not getattr(doing, "is_select", False):',
         "if False:",
         "test_sessions.py::test_read_session_refuses_to_write",
     ),
     "read sessions flush no write": Protection(
         "db/session.py",
-        '@event.listens_for(_ReadOnly, "before_flush")',
+        '@event.listens_for(_ReadOnly, "before_flush")\n',
         "",
         "test_sessions.py::test_read_session_refuses_to_flush",
     ),
@@ -106,12 +106,6 @@ PROTECTIONS = {
         "if False:",
         "test_pool.py::test_first_connection_to_come_back_says_nothing_about_the_pace",
     ),
-    "a long body does not cut an answer": Protection(
-        "middleware.py",
-        "received > self.max_bytes and not answering",
-        "received > self.max_bytes",
-        "test_http.py::test_long_body_does_not_cut_an_answer_that_has_begun",
-    ),
     "foreign keys": Protection(
         "db/connect.py",
         "PRAGMA foreign_keys=ON",
@@ -140,7 +134,7 @@ PROTECTIONS = {
     ),
     "body limit": Protection(
         "middleware.py",
-        "if received > self.max_bytes and not answering:",
+        "if received > self.max_bytes:",
         "if False:",
         "test_http.py::test_body_over_the_limit_is_413",
     ),

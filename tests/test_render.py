@@ -34,6 +34,12 @@ WORDS = {
     ("driver", "asyncpg"): r"asyncpg|postgres(ql)?|psql|pg_\w+|sslmode|max_connections",
     ("driver", "aiosqlite"): r"aiosqlite|sqlite\w*|pragma",
 }
+EXTREME = {
+    "project_name": "customer-notification-preferences-and-more",
+    "package_name": "z" * 30,
+    "description": "L'été: 100 % «über» {{ nothing }} for O'Neill & co",
+    "workers_per_instance": 1,
+}
 SMALLEST, LARGEST, LONGEST = 800, 1600, 200
 
 
@@ -133,8 +139,13 @@ def test_files_look_handwritten(distinct: dict[str, list[Path]]) -> None:
                 assert not text.startswith("\n"), path
 
 
-def test_ruff_finds_nothing_to_fix(renderings: dict[Path, Answers]) -> None:
+def test_ruff_finds_nothing_to_fix(
+    template: Path, renderings: dict[Path, Answers]
+) -> None:
     folder = next(iter(renderings)).parents[1]
+    for row in renderings.values():
+        # The longest names and the oddest text that are accepted.
+        render(template, folder / f"{name(row)}-extreme", row | EXTREME)
     for command in (["check", "--no-cache"], ["format", "--check", "--no-cache"]):
         done = subprocess.run(
             ["ruff", *command, folder], capture_output=True, text=True, check=False

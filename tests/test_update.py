@@ -2,16 +2,18 @@
 
 import re
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import copier
 import pytest
 
 from tests.rendering import (
     NEXT,
+    ROOT,
     Answers,
     files,
     git,
+    load_answers,
     release,
     releases,
     render,
@@ -156,7 +158,7 @@ def work_on(project: Path) -> None:
     )
     replace(
         package / "settings.py",
-        ("    max_body_bytes", '    suffix: str = "!"\n    max_body_bytes'),
+        ("    # A body", '    suffix: str = "!"\n    # A body'),
     )
     for path, line in SEAMS.items():
         below_the_seam(project / path, line)
@@ -300,13 +302,21 @@ def test_update_leaves_exactly_what_the_user_has_done(
 
 
 def is_users(path: str) -> bool:
-    return bool(
-        re.fullmatch(
-            r"src/\w+/(api|models|orders|settings)\.py"
-            r"|migrations/versions/.*|tests/test_orders\.py",
-            path,
-        )
+    """Whether copier.yml leaves the file to the user."""
+    patterns = re.findall(
+        r"^ +(/\S+)$", (ROOT / "copier.yml").read_text(), re.MULTILINE
     )
+    return any(PurePosixPath("/", path).match(pattern) for pattern in patterns)
+
+
+@pytest.mark.parametrize("name", ["smallest", "largest"])
+def test_readme_names_what_is_the_users(name: str) -> None:
+    text = (ROOT / "tests" / "golden" / name / "README.md").read_text()
+    yours = "".join(re.findall(r"^\| (.*) \| yours \|$", text, re.MULTILINE))
+
+    for path in filter(is_users, files(ROOT / "tests" / "golden" / name)):
+        parts = PurePosixPath(path).parts
+        assert parts[-1] in yours or "/".join(parts[:2]) in yours, path
 
 
 def without(content: bytes, line: str, path: str) -> bytes:
@@ -379,3 +389,40 @@ def test_service_with_work_of_its_own_passes_its_tests(
     update(project)
 
     assert "passed" in Service(project).make("test")
+
+
+@pytest.mark.boot
+def test_make_update_updates(next_template: Path, tmp_path: Path) -> None:
+    """The command of the README, as a developer runs it: with no .env, and with one."""
+    project = project_on(next_template, tmp_path / "shop", "aiosqlite", NEXT)
+    Service(project).make("update")
+    assert load_answers(project)["_commit"] == AFTER_NEXT
+    commit(project, "Updated")
+    (project / ".env").write_text("LOG_LEVEL=INFO\n")
+    Service(project).make("update")
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_example_can_be_deleted_as_the_readme_says(
+    template: Path, tmp_path: Path, driver: str
+) -> None:
+    project = project_on(template, tmp_path / "shop", driver, NEXT)
+    package = project / "src" / "shop"
+    (package / "orders.py").unlink()
+    (project / "tests" / "test_orders.py").unlink()
+    replace(
+        package / "api.py",
+        ("from . import orders\n", ""),
+        ("router.include_router(orders.router)\n", ""),
+    )
+    (package / "models.py").write_text(MODELS)
+    versions = project / "migrations" / "versions"
+    next(versions.glob("*_orders.py")).unlink()
+    service = Service(project)
+    service.make("revision", MESSAGE="the things")
+
+    assert len(list(versions.glob("*_the_things.py"))) == 1
+    assert "passed" in service.make("test")
+    service.make("format")
+    service.make("lint")

@@ -17,13 +17,7 @@ from .settings import DatabaseSettings
 def run_migrations(metadata: MetaData, settings: type[DatabaseSettings]) -> None:
     """What env.py is for: migrate, or print the SQL with `alembic upgrade --sql`."""
     if context.is_offline_mode():
-        context.configure(
-            dialect_name=DIALECT,
-            target_metadata=metadata,
-            literal_binds=True,
-            transaction_per_migration=True,
-        )
-        _run()
+        _run(metadata, dialect_name=DIALECT, literal_binds=True)
     else:
         asyncio.run(_migrate(metadata, settings.load()))
 
@@ -44,20 +38,21 @@ async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
 
 
 def _run_online(connection: Connection, metadata: MetaData) -> None:
-    context.configure(
+    _run(
+        metadata,
         connection=connection,
-        target_metadata=metadata,
         compare_server_default=True,
         # SQLite cannot alter a column: Alembic copies the table instead.
         render_as_batch=True,
         render_item=_render_item,
-        # A long series keeps what it has done when a later one fails.
-        transaction_per_migration=True,
     )
-    _run()
 
 
-def _run() -> None:
+def _run(metadata: MetaData, **options: Any) -> None:
+    # One transaction each: a long series keeps what it has done when a later one fails.
+    context.configure(
+        target_metadata=metadata, transaction_per_migration=True, **options
+    )
     with context.begin_transaction():
         context.run_migrations()
 

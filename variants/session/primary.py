@@ -111,12 +111,8 @@ class _ReadOnly(Session):
     """
 
 
-@event.listens_for(_ReadOnly, "do_orm_execute")
-def _refuse_statement(state: ORMExecuteState) -> None:
-    if not state.is_select:
-        raise InvalidRequestError("A read session executes SELECT: ask for a Write.")
-
-
 @event.listens_for(_ReadOnly, "before_flush")
-def _refuse_flush(*_: Any) -> None:
-    raise InvalidRequestError("A read session executes SELECT: ask for a Write.")
+@event.listens_for(_ReadOnly, "do_orm_execute")
+def _refuse_to_write(doing: Session | ORMExecuteState, *_: Any) -> None:
+    if not getattr(doing, "is_select", False):
+        raise InvalidRequestError("A read session executes SELECT: ask for a Write.")

@@ -17,17 +17,12 @@ from .logs import request_id
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER_SECONDS = 1
 ANSWERS = {
     Fault.CONFLICT: (409, "The data on record do not allow this."),
     Fault.BUSY: (503, "Too much is going on. Nothing was changed: try again."),
     Fault.TIMEOUT: (503, "This took too long. Nothing was changed."),
     Fault.UNAVAILABLE: (503, "The database cannot be reached. Nothing was changed."),
-    Fault.OUTCOME_UNKNOWN: (
-        504,
-        "The connection broke during the commit: look whether the change is there"
-        " before you repeat it.",
-    ),
+    Fault.OUTCOME_UNKNOWN: (504, "Lost during COMMIT: look before you repeat it."),
 }
 
 
@@ -48,9 +43,7 @@ def problem(
         "request_id": request_id.get(),
         **extra,
     }
-    return JSONResponse(
-        body, status, headers=headers, media_type="application/problem+json"
-    )
+    return JSONResponse(body, status, headers, "application/problem+json")
 
 
 async def _http_error(_: Request, error: HTTPException) -> Response:
@@ -74,7 +67,7 @@ async def _database_error(_: Request, error: Exception) -> JSONResponse:
         raise error
     logger.warning("%s: %s", fault, describe(error))
     status, detail = ANSWERS[fault]
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+    headers = {"Retry-After": "1"} if status == 503 else None  # seconds
     return problem(status, detail, kind=fault, headers=headers)
 
 

@@ -11,9 +11,8 @@ from .db.faults import classify, describe
 from .db.session import Database
 from .errors import problem
 
-# A probe usually has 1 s; what the last one has seen holds for as long.
-WAIT_SECONDS = 1
-FRESH_SECONDS = 1
+# A probe usually has 1 s to answer; what one has seen holds for as long.
+PROBE_SECONDS = 1
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +51,12 @@ class Health:
         self._probe: asyncio.Task[None] | None = None
 
     async def of_database(self) -> str:
-        if self._probe is None and monotonic() - self._asked_at > FRESH_SECONDS:
+        if self._probe is None and monotonic() - self._asked_at > PROBE_SECONDS:
             self._probe = asyncio.create_task(self._ask())
         if self._probe:
             # Left to itself and not cancelled: on a silent network the cleanup
             # after a cancellation takes longer than the question.
-            _, pending = await asyncio.wait({self._probe}, timeout=WAIT_SECONDS)
+            _, pending = await asyncio.wait({self._probe}, timeout=PROBE_SECONDS)
             if pending:
                 return "timeout"
         return self._state

@@ -20,17 +20,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
-        """What is yielded here is `request.state` there."""
-        async with (
-            open_database(settings) as database,
-            api.resources(settings) as opened,
-        ):
-            yield {
-                "settings": settings,
-                "database": database,
-                "health": health.Health(database),
-                **opened,
-            }
+        """Whatever this yields is in `request.state`."""
+        async with open_database(settings) as database, api.resources(settings) as opened:
+            own = {"settings": settings, "database": database}
+            yield {**own, "health": health.Health(database), **opened}
 
     app = FastAPI(
         title=__name__.partition(".")[0],

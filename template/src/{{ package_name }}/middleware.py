@@ -67,20 +67,13 @@ class BodyLimit:
         if declared.isdecimal() and int(declared) > self.max_bytes:
             return await problem(413, detail)(scope, receive, send)
         received = 0
-        answering = False
 
         async def receive_limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            # While it answers the service only listens for the client to leave.
-            if received > self.max_bytes and not answering:
+            if received > self.max_bytes:
                 raise HTTPException(413, detail)
             return message
 
-        async def send_and_note(message: Message) -> None:
-            nonlocal answering
-            answering = True
-            await send(message)
-
-        await self.app(scope, receive_limited, send_and_note)
+        await self.app(scope, receive_limited, send)

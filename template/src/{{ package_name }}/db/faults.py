@@ -22,8 +22,7 @@ class OutcomeUnknown(Exception):
 
 def describe(error: BaseException) -> str:
     """The cause in one line, fit for a log: the lines after it may quote the data."""
-    cause = getattr(error, "orig", None) or error.__cause__ or error
-    return str(cause).partition("\n")[0]
+    return str(getattr(error, "orig", None) or error.__cause__ or error).split("\n")[0]
 
 
 def classify(error: BaseException) -> Fault | None:

@@ -6,7 +6,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from httpx import AsyncClient, Response
 from pydantic import BaseModel
 from sqlalchemy import select
@@ -88,6 +88,41 @@ async def test_body_over_the_limit_is_413(
         answer = await client.post("/probe", content=chunks() if chunked else body)
 
     assert is_problem(answer, 413)
+
+
+async def test_declared_body_over_the_limit_is_not_waited_for(
+    client: AsyncClient, settings: Settings
+) -> None:
+    length = {"Content-Length": str(settings.max_body_bytes + 1)}
+    answer = await client.post("/nowhere", content=b"", headers=length)
+
+    assert is_problem(answer, 413)
+
+
+@pytest.mark.parametrize("status", [402, 499])
+async def test_http_error_is_a_problem_with_its_detail(
+    app: FastAPI, serve: Any, status: int
+) -> None:
+    @app.get("/probe")
+    async def probe() -> None:
+        raise HTTPException(status, {"code": "E1"})
+
+    async with serve(app) as client:
+        answer = await client.get("/probe")
+
+    assert is_problem(answer, status)
+    assert answer.json()["detail"] == {"code": "E1"}
+
+
+async def test_http_error_without_a_body_has_none(app: FastAPI, serve: Any) -> None:
+    @app.get("/probe")
+    async def probe() -> None:
+        raise HTTPException(304)
+
+    async with serve(app) as client:
+        answer = await client.get("/probe")
+
+    assert (answer.status_code, answer.content) == (304, b"")
 
 
 @pytest.mark.parametrize(

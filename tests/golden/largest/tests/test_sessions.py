@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any, cast
 
 import pytest
@@ -20,11 +21,12 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
-from largest.db.session import Database, Read, Write, _read, _write
+from largest.db import session as sessions
+from largest.db.session import Database, Read, Write
 
 PROBES = table("probes", column("id"), column("parent"))
 DDL = text(
@@ -115,10 +117,70 @@ async def test_cancelled_write_leaves_no_row_and_no_open_transaction(
     assert await rows(database) == [2]
 
 
+async def test_write_cancelled_within_a_statement_frees_what_it_locked(
+    database: Database,
+) -> None:
+    slow = text(
+        "WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter"
+        " WHERE n < 3000000) SELECT count(*) FROM counter"
+    )
+
+    async def write() -> None:
+        async with database.write() as session:
+            await session.execute(insert(PROBES).values(id=1))
+            await session.execute(slow)
+
+    writer = asyncio.create_task(write())
+    await asyncio.sleep(0.2)  # nothing tells from here that a statement has begun
+    writer.cancel()
+    await asyncio.wait({writer})
+    async with database.write() as session:
+        await session.execute(insert(PROBES).values(id=2))
+
+    assert await rows(database) == [2]
+
+
+async def test_answer_is_true_when_a_handler_swallows_an_error(
+    app: FastAPI, serve: Any, database: Database
+) -> None:
+    @app.post("/probe")
+    async def write(session: Write) -> None:
+        await session.execute(insert(PROBES).values(id=1))
+        with suppress(IntegrityError):
+            await session.execute(insert(PROBES).values(id=1))
+
+    async with serve(app) as client:
+        answer = await client.post("/probe")
+
+    assert (answer.status_code == 200) is (await rows(database) == [1])
+
+
+async def test_error_in_a_savepoint_spoils_nothing_else(
+    app: FastAPI, serve: Any, database: Database
+) -> None:
+    @app.post("/probe")
+    async def write(session: Write) -> None:
+        await session.execute(insert(PROBES).values(id=1))
+        with suppress(IntegrityError):
+            async with session.begin_nested():
+                await session.execute(insert(PROBES).values(id=1))
+
+    async with serve(app) as client:
+        answer = await client.post("/probe")
+
+    assert answer.status_code == 200
+    assert await rows(database) == [1]
+
+
 @pytest.mark.parametrize(
     "statement",
-    [insert(PROBES).values(id=1), update(PROBES).values(id=1), delete(PROBES)],
-    ids=["insert", "update", "delete"],
+    [
+        insert(PROBES).values(id=1),
+        update(PROBES).values(id=1),
+        delete(PROBES),
+        text("INSERT INTO probes (id) VALUES (1)"),
+    ],
+    ids=["insert", "update", "delete", "text"],
 )
 async def test_read_session_refuses_to_write(
     database: Database, statement: Any
@@ -146,15 +208,14 @@ async def test_read_session_refuses_to_flush(database: Database) -> None:
 def greedy(app: FastAPI) -> set[str]:
     """Routes that would hold two sessions: with them a full pool waits for itself."""
 
-    def sessions(dependant: Dependant) -> set[object]:
-        used = {dependant.call} & {_read, _write}
-        return used.union(*(sessions(inner) for inner in dependant.dependencies))
+    def held(dependant: Dependant) -> set[object]:
+        own = {dependant.call} & {sessions._read, sessions._write}
+        return own.union(*(held(inner) for inner in dependant.dependencies))
 
     return {
         str(route.path)
         for route in iter_route_contexts(app.routes)
-        if isinstance(route.original_route, APIRoute)
-        and len(sessions(route.dependant)) > 1
+        if isinstance(route.original_route, APIRoute) and len(held(route.dependant)) > 1
     }
 
 

@@ -117,7 +117,27 @@ async def test_connection_handed_to_a_cancelled_caller_stays_in_the_pool() -> No
     caller.cancel()
     await asyncio.wait({caller})
 
-    assert queue.get_nowait() is CONNECTION
+    assert queue.get(block=False) is CONNECTION
+
+
+async def test_first_connection_to_come_back_says_nothing_about_the_pace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All five are held for 1.1 s: nine in line wait 2.2 s, and not nine times 1.1."""
+    now = 0.0
+    monkeypatch.setattr(pool, "monotonic", lambda: now)
+    queue = FairQueue(maxsize=POOL_SIZE)
+    callers = [in_line(queue) for _ in range(10)]
+    await turns(1)
+    now = 1.1
+    queue.put(CONNECTION)
+    newcomer = in_line(queue, at_most=3)
+    await turns(1)
+
+    assert not newcomer.done()
+    for _ in range(10):
+        queue.put(CONNECTION)
+    await asyncio.gather(*callers, newcomer)
 
 
 async def test_line_that_is_too_long_is_refused_at_once(

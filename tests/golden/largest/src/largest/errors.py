@@ -2,38 +2,33 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
-from .db.faults import Fault, OutcomeUnknown, classify
+from .db.faults import Fault, OutcomeUnknown, classify, describe
 from .logs import request_id
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER_SECONDS = 1
 ANSWERS = {
     Fault.CONFLICT: (409, "The data on record do not allow this."),
     Fault.BUSY: (503, "Too much is going on. Nothing was changed: try again."),
     Fault.TIMEOUT: (503, "This took too long. Nothing was changed."),
     Fault.UNAVAILABLE: (503, "The database cannot be reached. Nothing was changed."),
-    Fault.OUTCOME_UNKNOWN: (
-        504,
-        "The connection broke during the commit: look whether the change is there"
-        " before you repeat it.",
-    ),
+    Fault.OUTCOME_UNKNOWN: (504, "Lost during COMMIT: look before you repeat it."),
 }
 
 
 def problem(
     status: int,
-    detail: str,
+    detail: Any,
     *,
     kind: str | None = None,
     headers: Mapping[str, str] | None = None,
@@ -42,19 +37,19 @@ def problem(
     """`kind` tells problems of one status apart; a client may rely on it."""
     body = {
         "type": f"urn:problem:{kind}" if kind else "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": responses.get(status, "Error"),
         "status": status,
         "detail": detail,
         "request_id": request_id.get(),
         **extra,
     }
-    return JSONResponse(
-        body, status, headers=headers, media_type="application/problem+json"
-    )
+    return JSONResponse(body, status, headers, "application/problem+json")
 
 
-async def _http_error(_: Request, error: HTTPException) -> JSONResponse:
-    return problem(error.status_code, str(error.detail), headers=error.headers)
+async def _http_error(_: Request, error: HTTPException) -> Response:
+    if error.status_code in (204, 304):  # they have no body
+        return Response(status_code=error.status_code, headers=error.headers)
+    return problem(error.status_code, error.detail, headers=error.headers)
 
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -70,11 +65,9 @@ async def _database_error(_: Request, error: Exception) -> JSONResponse:
     fault = classify(error)
     if not fault:
         raise error
-    cause = getattr(error, "orig", None) or error.__cause__ or error
-    # The first line names the cause, those after it may quote the data.
-    logger.warning("%s: %s", fault, str(cause).partition("\n")[0])
+    logger.warning("%s: %s", fault, describe(error))
     status, detail = ANSWERS[fault]
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+    headers = {"Retry-After": "1"} if status == 503 else None  # seconds
     return problem(status, detail, kind=fault, headers=headers)
 
 

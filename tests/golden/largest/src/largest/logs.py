@@ -5,6 +5,8 @@ import sys
 from contextvars import ContextVar
 from typing import Any
 
+from pythonjsonlogger.core import RESERVED_ATTRS
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
@@ -24,6 +26,7 @@ def logging_config(level: str) -> dict[str, Any]:
             "json": {
                 "()": "pythonjsonlogger.json.JsonFormatter",
                 "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s",
+                "reserved_attrs": [*RESERVED_ATTRS, "color_message"],
             },
             "text": {"format": "%(asctime)s %(levelname)-7s %(name)s  %(message)s"},
         },
@@ -37,6 +40,7 @@ def logging_config(level: str) -> dict[str, Any]:
         "root": {"handlers": ["stderr"], "level": level},
         # The servers log through the root; RequestLog writes the access log.
         "loggers": {
+            f"{__package__}.db.pool": {"level": "WARNING"},
             "gunicorn.error": {"handlers": [], "propagate": True},
             "uvicorn": {"handlers": [], "propagate": True},
             "uvicorn.error": {"handlers": [], "propagate": True},

@@ -9,7 +9,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .errors import problem
 from .logs import request_id
+
+PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,7 @@ class RequestLog:
         started = perf_counter()
         status = 500
         given = Headers(scope=scope).get("x-request-id", "")
-        identity = given if re.fullmatch(r"[\w.-]{1,64}", given) else uuid4().hex
+        identity = given if PLAIN.fullmatch(given) else uuid4().hex
         # Not reset: the error handler outside of this middleware still wants it.
         request_id.set(identity)
 
@@ -50,13 +53,19 @@ class RequestLog:
 
 
 class BodyLimit:
-    """Refuses a body once it has grown too long, whatever its headers claim."""
+    """Refuses a body that is declared too long, or that grows too long."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app
         self.max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        detail = f"At most {self.max_bytes:,} bytes, please."
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and int(declared) > self.max_bytes:
+            return await problem(413, detail)(scope, receive, send)
         received = 0
 
         async def receive_limited() -> Message:
@@ -64,8 +73,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self.max_bytes:
-                raise HTTPException(413, f"At most {self.max_bytes:,} bytes, please.")
+                raise HTTPException(413, detail)
             return message
 
-        limited = receive_limited if scope["type"] == "http" else receive
-        await self.app(scope, limited, send)
+        await self.app(scope, receive_limited, send)

@@ -12,7 +12,6 @@ from .db.base import Base
 
 class OrderStatus(StrEnum):
     NEW = "new"
-    PAYING = "paying"
     PAID = "paid"
 
 

@@ -1,17 +1,20 @@
 """/livez: the process runs. /readyz: it has reached its database."""
 
 import asyncio
+import logging
 from time import monotonic
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from .db.faults import classify
+from .db.faults import classify, describe
 from .db.session import Database
 from .errors import problem
 
-WAIT_SECONDS = 1
-FRESH_SECONDS = 1
+# A probe usually has 1 s to answer; what one has seen holds for as long.
+PROBE_SECONDS = 1
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["health"])
 
@@ -43,17 +46,17 @@ class Health:
     def __init__(self, database: Database) -> None:
         self.was_reachable = False
         self._database = database
-        self._state = "unavailable"
+        self._state = "unknown"
         self._asked_at = float("-inf")
         self._probe: asyncio.Task[None] | None = None
 
     async def of_database(self) -> str:
-        if self._probe is None and monotonic() - self._asked_at > FRESH_SECONDS:
+        if self._probe is None and monotonic() - self._asked_at > PROBE_SECONDS:
             self._probe = asyncio.create_task(self._ask())
         if self._probe:
             # Left to itself and not cancelled: on a silent network the cleanup
             # after a cancellation takes longer than the question.
-            _, pending = await asyncio.wait({self._probe}, timeout=WAIT_SECONDS)
+            _, pending = await asyncio.wait({self._probe}, timeout=PROBE_SECONDS)
             if pending:
                 return "timeout"
         return self._state
@@ -62,7 +65,10 @@ class Health:
         try:
             await self._database.ping()
         except Exception as error:  # whatever it is, it is the answer
-            self._state = classify(error) or "failing"
+            state = classify(error) or "failing"
+            if state != self._state:
+                logger.warning("the database is %s: %s", state, describe(error))
+            self._state = state
         else:
             self._state = "reachable"
             self.was_reachable = True

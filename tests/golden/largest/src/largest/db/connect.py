@@ -5,8 +5,8 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 import asyncpg  # type: ignore[import-untyped]
-from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, ExceptionContext, event
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -64,11 +64,22 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
 def prepare(engine: AsyncEngine) -> None:
     """What every connection of the pool needs."""
     event.listen(engine.sync_engine, "connect", _keep_alive)
+    event.listen(engine.sync_engine, "handle_error", _name_silence)
 
 
 def transactional(engine: AsyncEngine) -> AsyncEngine:
-    """The same pool, with a transaction around what is executed."""
-    return engine.execution_options(isolation_level="READ COMMITTED")
+    """The same pool, with a transaction around what is executed.
+
+    PostgreSQL answers the COMMIT of a transaction in which a statement has failed
+    with a ROLLBACK, and nobody looks: a handler that swallows the error would lose
+    its other writes behind a 200. Hence the listeners.
+    """
+    writes = engine.execution_options(isolation_level="READ COMMITTED")
+    event.listen(writes.sync_engine, "begin", _mark_whole)
+    event.listen(writes.sync_engine, "rollback_savepoint", _mark_whole)
+    event.listen(writes.sync_engine, "handle_error", _mark_failed)
+    event.listen(writes.sync_engine, "commit", _refuse_failed)
+    return writes
 
 
 def fault(error: DBAPIError) -> str | None:
@@ -85,6 +96,38 @@ async def _connect(*args: Any, **kwargs: Any) -> asyncpg.Connection:
         # could come from anywhere in the service, this one is the database's.
         reason = str(error) or "timeout"
         raise asyncpg.ClientCannotConnectError(f"cannot connect: {reason}") from error
+
+
+def _mark_whole(connection: Connection, *_: Any) -> None:
+    connection.info.pop("failed", None)
+
+
+def _mark_failed(context: ExceptionContext) -> None:
+    if context.connection is not None:
+        context.connection.info["failed"] = True
+
+
+def _refuse_failed(connection: Connection) -> None:
+    if connection.info.get("failed"):
+        raise InvalidRequestError(
+            "A statement has failed, so nothing can be committed: let the error rise,"
+            " or try the statement in `async with session.begin_nested()`."
+        )
+
+
+def _name_silence(context: ExceptionContext) -> None:
+    """Call it a lost connection when asyncpg's command_timeout ends the wait.
+
+    asyncpg lets a bare TimeoutError out, which could come from anywhere.
+    """
+    if isinstance(context.original_exception, TimeoutError):
+        raise DBAPIError(
+            context.statement,
+            None,
+            asyncpg.ConnectionFailureError("no answer in time"),
+            hide_parameters=True,
+            connection_invalidated=True,
+        )
 
 
 def _keep_alive(connection: Any, _: ConnectionPoolEntry) -> None:
@@ -110,7 +153,7 @@ def _ssl_context(settings: "DatabaseSettings") -> ssl.SSLContext | bool:
         return False
     context = ssl.create_default_context(cafile=settings.database_sslrootcert)
     context.check_hostname = mode == "verify-full"
-    if mode == "require":
+    if mode == "require" and not settings.database_sslrootcert:
         context.verify_mode = ssl.CERT_NONE
     return context
 

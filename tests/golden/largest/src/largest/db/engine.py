@@ -30,7 +30,7 @@ def create_engine(settings: DatabaseSettings) -> AsyncEngine:
         pool_use_lifo=True,
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
-        # Parameters are customers' data: keep them out of errors and logs.
+        # Parameters are customers' data: keep them out of SQLAlchemy's messages.
         hide_parameters=True,
     )
     prepare(engine)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 SECRETS = Path("/run/secrets")
@@ -29,9 +30,10 @@ class EnvironmentSettings(BaseSettings):
         except SettingsError as error:
             raise SystemExit(f"{error}.") from None
         except ValidationError as error:
-            sentences = []
-            for problem in error.errors(include_url=False, include_input=False):
-                variable = ".".join(str(part) for part in problem["loc"]).upper()
-                message = problem["msg"].removeprefix("Value error, ")
-                sentences.append(f"{variable}: {message}." if variable else message)
-            raise SystemExit("\n".join(sentences)) from None
+            raise SystemExit("\n".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    variable = ".".join(map(str, problem["loc"])).upper()
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{variable}: {message}." if variable else message

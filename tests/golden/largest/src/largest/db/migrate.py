@@ -1,6 +1,7 @@
 """How Alembic reaches the database: one connection, with limits of its own."""
 
 import asyncio
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, MetaData, NullPool
@@ -16,20 +17,14 @@ LIMITS = {
     "database_lock_timeout_seconds": 5,
     "database_statement_timeout_seconds": 3600,
     "database_client_timeout_seconds": 3660,
+    "database_idle_in_transaction_timeout_seconds": 3600,
 }
 
 
 def run_migrations(metadata: MetaData, settings: type[DatabaseSettings]) -> None:
     """What env.py is for: migrate, or print the SQL with `alembic upgrade --sql`."""
     if context.is_offline_mode():
-        context.configure(
-            dialect_name=DIALECT,
-            target_metadata=metadata,
-            literal_binds=True,
-            dialect_opts={"paramstyle": "named"},
-            transaction_per_migration=True,
-        )
-        _run()
+        _run(metadata, dialect_name=DIALECT, literal_binds=True)
     else:
         asyncio.run(_migrate(metadata, settings.load().model_copy(update=LIMITS)))
 
@@ -50,16 +45,13 @@ async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
 
 
 def _run_online(connection: Connection, metadata: MetaData) -> None:
+    _run(metadata, connection=connection, compare_server_default=True)
+
+
+def _run(metadata: MetaData, **options: Any) -> None:
+    # One transaction each: a long series keeps what it has done when a later one fails.
     context.configure(
-        connection=connection,
-        target_metadata=metadata,
-        compare_server_default=True,
-        # A long series keeps what it has done when a later one fails.
-        transaction_per_migration=True,
+        target_metadata=metadata, transaction_per_migration=True, **options
     )
-    _run()
-
-
-def _run() -> None:
     with context.begin_transaction():
         context.run_migrations()

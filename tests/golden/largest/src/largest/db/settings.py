@@ -1,12 +1,11 @@
 """DATABASE_* variables: where the server is, how to log in, how long to wait."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
     FilePath,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     SecretStr,
     model_validator,
@@ -18,6 +17,8 @@ from .budget import MAX_OVERFLOW, POOL_SIZE
 from .connect import DEFAULT_PORT, DIALECT, DRIVER, SCHEMES
 from .environment import EnvironmentSettings
 
+# 0 would mean: for ever.
+Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 URL_PARAMETERS = ("sslmode", "sslrootcert")
 
@@ -31,7 +32,7 @@ class DatabaseSettings(EnvironmentSettings):
     database_password: SecretStr | None = None
     database_name: str
 
-    # As libpq has them. The default is verify-full, on loopback disable.
+    # The names of libpq. Default: verify-full; on loopback: disable.
     database_sslmode: Literal["disable", "require", "verify-ca", "verify-full"]
     database_sslrootcert: FilePath | None = None
 
@@ -40,14 +41,14 @@ class DatabaseSettings(EnvironmentSettings):
     database_max_overflow: NonNegativeInt = MAX_OVERFLOW
 
     # Queue and connect, in all: whoever would wait longer gets a 503 instead.
-    database_acquire_timeout_seconds: PositiveFloat = 3
-    database_connect_timeout_seconds: PositiveFloat = 2
+    database_acquire_timeout_seconds: Seconds = 3
+    database_connect_timeout_seconds: Seconds = 2
     # Each below the next, so that the most precise error wins; the first two above
     # PostgreSQL's deadlock_timeout of 1 s, else a deadlock is never called one.
-    database_lock_timeout_seconds: PositiveFloat = 2
-    database_statement_timeout_seconds: PositiveFloat = 5
-    database_client_timeout_seconds: PositiveFloat = 6
-    database_idle_in_transaction_timeout_seconds: PositiveFloat = 10
+    database_lock_timeout_seconds: Seconds = 2
+    database_statement_timeout_seconds: Seconds = 5
+    database_client_timeout_seconds: Seconds = 6
+    database_idle_in_transaction_timeout_seconds: Seconds = 10
 
     @property
     def sqlalchemy_url(self) -> URL:
@@ -85,7 +86,7 @@ def _parts_of(secret: str | SecretStr) -> dict[str, Any]:
     """Take DATABASE_URL apart; no message repeats what may hold the password."""
     text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
     try:
-        url = make_url(text)
+        url = make_url(text.strip())
     except (ArgumentError, ValueError):
         raise ValueError(
             f"DATABASE_URL is not a URL: write {SCHEMES[0]}://user:password@host/name."
@@ -109,4 +110,5 @@ def _parts_of(secret: str | SecretStr) -> dict[str, Any]:
         "name": url.database,
         **url.query,
     }
-    return {f"database_{name}": part for name, part in parts.items() if part}
+    given = {name: part for name, part in parts.items() if part not in (None, "")}
+    return {f"database_{name}": part for name, part in given.items()}

@@ -20,6 +20,11 @@ class OutcomeUnknown(Exception):
     """The connection broke during COMMIT. Only the commit site can know this."""
 
 
+def describe(error: BaseException) -> str:
+    """The cause in one line, fit for a log: the lines after it may quote the data."""
+    return str(getattr(error, "orig", None) or error.__cause__ or error).split("\n")[0]
+
+
 def classify(error: BaseException) -> Fault | None:
     """Name the fault, or None when the error is a bug of the service."""
     if isinstance(error, OutcomeUnknown):

@@ -1,20 +1,18 @@
 """DATABASE_* variables: where the file is, how long to wait."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import (
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from .budget import MAX_OVERFLOW, POOL_SIZE
 from .connect import DIALECT, DRIVER
 from .environment import EnvironmentSettings
+
+# 0 would mean: not at all.
+Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
 
 
 class DatabaseSettings(EnvironmentSettings):
@@ -27,9 +25,9 @@ class DatabaseSettings(EnvironmentSettings):
     database_max_overflow: NonNegativeInt = MAX_OVERFLOW
 
     # In the queue of the pool: whoever would wait longer gets a 503 instead.
-    database_acquire_timeout_seconds: PositiveFloat = 3
+    database_acquire_timeout_seconds: Seconds = 3
     # For the one writer before, of this process or another.
-    database_lock_timeout_seconds: PositiveFloat = 2
+    database_lock_timeout_seconds: Seconds = 2
 
     @property
     def sqlalchemy_url(self) -> URL:
@@ -49,7 +47,7 @@ class DatabaseSettings(EnvironmentSettings):
 
 def _path_of(text: str) -> str:
     try:
-        url = make_url(text)
+        url = make_url(text.strip())
     except (ArgumentError, ValueError):
         raise ValueError(
             f"DATABASE_URL is not a URL: write {DIALECT}:///path/to/file."
