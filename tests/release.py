@@ -41,8 +41,10 @@ def main() -> None:
 def refuse(version: str | None) -> str | None:
     if not version or not VERSION.fullmatch(version):
         return "Name a version: make release VERSION=1.2.3 (or 1.2.3rc1)."
-    if version in dict(releases()):
+    if version in {*dict(releases()), *git(ROOT, "tag", "--list").split()}:
         return f"{version} is released already: choose a higher version."
+    if f'\nversion = "{version}"\n' not in (ROOT / "pyproject.toml").read_text():
+        return f"pyproject.toml names another version: write {version} there."
     if git(ROOT, "status", "--porcelain"):
         return "There are changes that are not committed: commit or stash them first."
     changelog = (ROOT / "CHANGELOG.md").read_text()

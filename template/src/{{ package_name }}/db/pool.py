@@ -95,7 +95,8 @@ class FairQueue(queue.QueueCommon[Entry]):
             elif waiter.done() and not waiter.cancelled() and not waiter.exception():
                 # It has one, but was cancelled meanwhile: pass it on, or keep it. Above
                 # maxsize if need be; the next to come back is closed in its stead.
-                if not self._hand_over(waiter.result()):
+                passed_on = self._hand_over(waiter.result())
+                if not passed_on:
                     self._idle.append(waiter.result())
             raise
         finally:

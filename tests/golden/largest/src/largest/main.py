@@ -21,9 +21,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         """Whatever this yields is in `request.state`."""
-        async with open_database(settings) as database, api.resources(settings) as opened:
+        async with open_database(settings) as database, api.resources(settings) as more:
             own = {"settings": settings, "database": database}
-            yield {**own, "health": health.Health(database), **opened}
+            yield {**own, "health": health.Health(database), **more}
 
     app = FastAPI(
         title=__name__.partition(".")[0],
