@@ -31,6 +31,7 @@ golden: .venv/ready ## Write the golden renderings anew; then review the diff
 bench: .venv/ready servers ## Measure the service beside others, in ratios
 	python -m benchmarks.bench
 
+# Not uv.lock, which would carry the address of a registry into every clone.
 lock: $(UV) ## Write requirements.txt anew from pyproject.toml
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --group dev \
 		--custom-compile-command "make lock" --output-file requirements.txt pyproject.toml

@@ -57,6 +57,20 @@ WRONG = {
             "DATABASE_SSLROOTCERT: Path does not point to a file.",
         ),
         (
+            {
+                "DATABASE_URL": "postgresql://u:hunter2@h/d",
+                "DATABASE_SSLROOTCERT": "pyproject.toml",
+            },
+            "DATABASE_SSLROOTCERT: there is no certificate in pyproject.toml.",
+        ),
+        (
+            {
+                "DATABASE_URL": "postgresql://u:hunter2@h/d",
+                "DATABASE_LOCK_TIMEOUT_SECONDS": "0",
+            },
+            "DATABASE_LOCK_TIMEOUT_SECONDS: Input should be greater than or equal",
+        ),
+        (
             {"DATABASE_URL": "postgresql://u:hunter2@h/d", "LOG_LEVEL": "LOUD"},
             "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'.",
         ),

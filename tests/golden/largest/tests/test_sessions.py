@@ -122,7 +122,7 @@ async def test_write_cancelled_within_a_statement_frees_what_it_locked(
 ) -> None:
     slow = text(
         "WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter"
-        " WHERE n < 3000000) SELECT count(*) FROM counter"
+        " WHERE n < 10000000) SELECT count(*) FROM counter"
     )
 
     async def write() -> None:

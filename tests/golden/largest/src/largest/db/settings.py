@@ -1,5 +1,6 @@
 """DATABASE_* variables: where the server is, how to log in, how long to wait."""
 
+import ssl
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -8,6 +9,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     SecretStr,
+    field_validator,
     model_validator,
 )
 from sqlalchemy import URL, make_url
@@ -61,6 +63,15 @@ class DatabaseSettings(EnvironmentSettings):
             port=self.database_port,
             database=self.database_name,
         )
+
+    @field_validator("database_sslrootcert")
+    @classmethod
+    def _check_certificate(cls, path: FilePath | None) -> FilePath | None:
+        try:
+            ssl.create_default_context(cafile=path)
+        except ssl.SSLError:
+            raise ValueError(f"there is no certificate in {path}") from None
+        return path
 
     @model_validator(mode="before")
     @classmethod
