@@ -1,7 +1,9 @@
 """DATABASE_* variables: where the server is, how to log in, how long to wait."""
 
 import ssl
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from operator import le, lt
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -16,13 +18,32 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from .budget import MAX_OVERFLOW, POOL_SIZE
-from .connect import DEFAULT_PORT, DIALECT, DRIVER, SCHEMES
+from .connect import DRIVER
+from .dialect import DEFAULT_PORT, DIALECT, LOWEST_LIMIT_SECONDS, SCHEMES
 from .environment import EnvironmentSettings
+from .watch import PING_SECONDS, RESET_SECONDS
 
 # 0 would mean: for ever.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 URL_PARAMETERS = ("sslmode", "sslrootcert")
+
+Parts = tuple[str | float, ...]
+ACQUIRE = "database_acquire_timeout_seconds"
+CONNECT = "database_connect_timeout_seconds"
+LOCK = "database_lock_timeout_seconds"
+STATEMENT = "database_statement_timeout_seconds"
+CLIENT = "database_client_timeout_seconds"
+LADDER: tuple[tuple[Parts, Callable[[float, float], bool], Parts], ...] = (
+    # Else a deadlock is never found out.
+    ((LOWEST_LIMIT_SECONDS,), lt, (LOCK,)),
+    # The server's own limits first: they leave the connection clean.
+    ((LOCK,), lt, (STATEMENT,)),
+    ((STATEMENT,), lt, (CLIENT,)),
+    ((PING_SECONDS, CONNECT), le, (ACQUIRE,)),
+    # What one statement may take in all, on a database in trouble.
+    ((ACQUIRE, CLIENT, RESET_SECONDS), le, (10,)),
+)
 
 
 class DatabaseSettings(EnvironmentSettings):
@@ -42,15 +63,20 @@ class DatabaseSettings(EnvironmentSettings):
     database_pool_size: PositiveInt = POOL_SIZE
     database_max_overflow: NonNegativeInt = MAX_OVERFLOW
 
-    # Queue and connect, in all: whoever would wait longer gets a 503 instead.
+    # Queue, check and connect, in all: whoever would wait longer gets a 503 instead.
     database_acquire_timeout_seconds: Seconds = 3
     database_connect_timeout_seconds: Seconds = 2
-    # Each below the next, so that the most precise error wins; the first two above
-    # PostgreSQL's deadlock_timeout of 1 s, else a deadlock is never called one.
+    # The last one cuts a connection that no longer answers. They fit into each other:
+    # see LADDER.
     database_lock_timeout_seconds: Seconds = 2
     database_statement_timeout_seconds: Seconds = 5
     database_client_timeout_seconds: Seconds = 6
     database_idle_in_transaction_timeout_seconds: Seconds = 10
+
+    # An export in all, at the pace of its reader.
+    database_export_timeout_seconds: Seconds = 300
+    # Whether the warning about a connection that is out for 30 s says who took it.
+    database_leak_trace: bool = False
 
     @property
     def sqlalchemy_url(self) -> URL:
@@ -73,6 +99,31 @@ class DatabaseSettings(EnvironmentSettings):
             raise ValueError(f"there is no certificate in {path}") from None
         return path
 
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Encryption exactly as DATABASE_SSLMODE says, or an error: never less."""
+        if self.database_sslmode == "disable":
+            return None
+        context = ssl.create_default_context(cafile=self.database_sslrootcert)
+        context.check_hostname = self.database_sslmode == "verify-full"
+        if self.database_sslmode == "require" and not self.database_sslrootcert:
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        """Each wait inside of the next, or the wrong one ends it."""
+        for inner, fits, outer in LADDER:
+            less, more = self._seconds(inner), self._seconds(outer)
+            if not fits(less, more):
+                raise ValueError(
+                    f"{_told(inner, less)} does not fit in {_told(outer, more)}:"
+                    " lower the first or raise the second."
+                )
+        return self
+
+    def _seconds(self, parts: Parts) -> float:
+        return sum(getattr(self, p) if isinstance(p, str) else p for p in parts)
+
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +142,11 @@ class DatabaseSettings(EnvironmentSettings):
                 )
         local = values["database_host"] in LOOPBACK
         return {"database_sslmode": "disable" if local else "verify-full"} | values
+
+
+def _told(parts: Parts, total: float) -> str:
+    names = [p.upper() if isinstance(p, str) else f"{p} s" for p in parts]
+    return " + ".join(names) + (f" = {total:g} s" if names != [f"{total:g} s"] else "")
 
 
 def _parts_of(secret: str | SecretStr) -> dict[str, Any]:

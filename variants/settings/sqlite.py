@@ -8,7 +8,8 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from .budget import MAX_OVERFLOW, POOL_SIZE
-from .connect import DIALECT, DRIVER
+from .connect import DRIVER
+from .dialect import DIALECT
 from .environment import EnvironmentSettings
 
 # 0 would mean: not at all.
@@ -28,6 +29,11 @@ class DatabaseSettings(EnvironmentSettings):
     database_acquire_timeout_seconds: Seconds = 3
     # For the one writer before, of this process or another.
     database_lock_timeout_seconds: Seconds = 2
+
+    # An export in all, at the pace of its reader.
+    database_export_timeout_seconds: Seconds = 300
+    # Whether the warning about a connection that is out for 30 s says who took it.
+    database_leak_trace: bool = False
 
     @property
     def sqlalchemy_url(self) -> URL:

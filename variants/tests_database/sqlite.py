@@ -7,6 +7,10 @@ from tempfile import TemporaryDirectory
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+SLOW = (
+    "WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter"
+    " WHERE n < 10000000) SELECT count(*) FROM counter"
+)
 UNREACHABLE = {"database_path": Path("/nowhere/database.sqlite3")}
 
 

@@ -41,6 +41,7 @@ def logging_config(level: str) -> dict[str, Any]:
         # The servers log through the root; RequestLog writes the access log.
         "loggers": {
             f"{__package__}.db.pool": {"level": "WARNING"},
+            f"{__package__}.db.metrics": {"level": "WARNING"},
             "gunicorn.error": {"handlers": [], "propagate": True},
             "uvicorn": {"handlers": [], "propagate": True},
             "uvicorn.error": {"handlers": [], "propagate": True},

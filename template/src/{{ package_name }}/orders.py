@@ -1,22 +1,35 @@
 """An example feature, to be copied or deleted: orders and their lines."""
 
+import csv
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
+from io import StringIO, TextIOWrapper
+from itertools import islice
+from tempfile import SpooledTemporaryFile
 from typing import Annotated, Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from fastapi import APIRouter, Header, HTTPException, Query
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import CursorResult, select, tuple_, update
+from fastapi import APIRouter, Header, HTTPException, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy import CursorResult, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncResult
 from sqlalchemy.orm import selectinload
 
+from .db.bulk import ROWS_AT_ONCE, Export, in_parts, load
 from .db.session import Read, Write
+from .middleware import allow_body
 from .models import Order, OrderLine, OrderStatus
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
 # No NUL: databases that cannot store it in a text would answer with an error.
 TEXT = r"^[^\x00]*$"
+MAX_IMPORT_BYTES = 1_000_000_000
+MAX_LINE = 100_000
+EXPORTED = (Order.id, Order.customer, Order.status, Order.created_at)
 
 
 class Line(BaseModel):
@@ -43,6 +56,12 @@ class OrderSummary(BaseModel):
 
 class OrderDetail(OrderSummary):
     lines: list[Line]
+
+
+class ImportedOrder(Line):
+    """A row of a CSV file: an order with one line."""
+
+    customer: str = Field(min_length=1, max_length=200, pattern=TEXT)
 
 
 class OrderPage(BaseModel):
@@ -92,6 +111,37 @@ async def list_orders(
     )
 
 
+@router.get("/export", response_class=StreamingResponse)
+async def export_orders(export: Export) -> StreamingResponse:
+    """All orders as CSV, oldest first, however many there are."""
+    orders = await export.stream(select(*EXPORTED).order_by(Order.created_at, Order.id))
+    headers = {"Content-Disposition": 'attachment; filename="orders.csv"'}
+    return StreamingResponse(_as_csv(orders), headers=headers, media_type="text/csv")
+
+
+@router.post("/import", status_code=201)
+async def import_orders(request: Request) -> dict[str, int]:
+    """CSV with the columns customer, sku, quantity and price_cents: all or nothing."""
+    allow_body(request, MAX_IMPORT_BYTES)
+    imported = 0
+    # All of it first, and to a file: a connection does not wait for a slow sender.
+    with SpooledTemporaryFile(max_size=ROWS_AT_ONCE * 1000) as file:
+        async for part in request.stream():
+            file.write(part)
+        file.seek(0)
+        # What is not UTF-8 passes here, and is refused with its line.
+        text = TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        # A file need not have lines: at most so much of one is in memory.
+        rows = csv.DictReader(iter(partial(text.readline, MAX_LINE), ""))
+        async with load(request.state.database) as connection:
+            while orders := _read_orders(rows):
+                lines = [order.pop("line") for order in orders]
+                await connection.execute(insert(Order), orders)
+                await connection.execute(insert(OrderLine), lines)
+                imported += len(orders)
+    return {"imported": imported}
+
+
 @router.get("/{order_id}", response_model=OrderDetail)
 async def get_order(order_id: UUID, session: Read) -> Order:
     # selectinload: all lines in a second query, instead of one query an order.
@@ -115,6 +165,32 @@ async def pay_order(order_id: UUID, session: Write) -> None:
         if order is None:
             raise HTTPException(404, "There is no such order.")
         raise HTTPException(409, f"The order is {order.status}.")
+
+
+async def _as_csv(
+    orders: AsyncResult[UUID, str, OrderStatus, datetime],
+) -> AsyncIterator[str]:
+    yield ",".join(column.key for column in EXPORTED) + "\r\n"
+    async for part in in_parts(orders):
+        text = StringIO()
+        csv.writer(text).writerows(
+            (*rest, created_at.isoformat()) for *rest, created_at in part
+        )
+        yield text.getvalue()
+
+
+def _read_orders(rows: "csv.DictReader[str]") -> list[dict[str, Any]]:
+    """The next thousand; none at the end of the file."""
+    orders = []
+    try:
+        for row in islice(rows, ROWS_AT_ONCE):
+            line = ImportedOrder.model_validate(row).model_dump()
+            order = {"id": uuid4(), "customer": line.pop("customer")}
+            line |= {"order_id": order["id"], "position": 0}
+            orders.append({**order, "line": line})
+    except (ValidationError, csv.Error):
+        raise HTTPException(422, f"Line {rows.line_num} is no order.") from None
+    return orders
 
 
 def _encode(last: Order) -> str:

@@ -2,10 +2,22 @@
 
 import gc
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
+
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    # Where the workers share their figures: in memory, and before prometheus_client
+    # is imported, which looks only then.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(
+        prefix=f"metrics-{os.getpid()}-",
+        dir="/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
+    )
+
+from prometheus_client.multiprocess import mark_process_dead
 
 from largest.db.budget import WORKERS
 from largest.db.engine import forget_connections
@@ -51,3 +63,14 @@ def post_worker_init(worker: object) -> None:
 def post_fork(server: object, worker: object) -> None:
     """With preload_app the master may have used the database: see the function."""
     forget_connections()
+
+
+def child_exit(server: object, worker: UvicornWorker) -> None:
+    """What a worker had in use it has no more, however it ended."""
+    mark_process_dead(worker.pid)
+
+
+def on_exit(server: object) -> None:
+    folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    if folder.name.startswith(f"metrics-{os.getpid()}-"):  # made above
+        shutil.rmtree(folder)

@@ -5,7 +5,7 @@ from enum import StrEnum
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from . import connect
+from . import dialect
 
 
 class Fault(StrEnum):
@@ -20,9 +20,14 @@ class OutcomeUnknown(Exception):
     """The connection broke during COMMIT. Only the commit site can know this."""
 
 
+class TookTooLong(Exception):
+    """Ended by the service, and not by the database."""
+
+
 def describe(error: BaseException) -> str:
-    """The cause in one line, fit for a log: the lines after it may quote the data."""
-    return str(getattr(error, "orig", None) or error.__cause__ or error).split("\n")[0]
+    """The cause in one line, fit for a log: no value of the data is in it."""
+    cause = getattr(error, "orig", None) or error.__cause__ or error
+    return dialect.message(cause).split("\n")[0]
 
 
 def classify(error: BaseException) -> Fault | None:
@@ -31,8 +36,10 @@ def classify(error: BaseException) -> Fault | None:
         return Fault.OUTCOME_UNKNOWN
     if isinstance(error, PoolTimeoutError):
         return Fault.BUSY
+    if isinstance(error, TookTooLong):
+        return Fault.TIMEOUT
     if isinstance(error, DBAPIError):
-        if code := connect.fault(error):
+        if code := dialect.fault(error):
             return Fault(code)
         if error.connection_invalidated:
             return Fault.UNAVAILABLE

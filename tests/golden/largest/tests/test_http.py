@@ -1,7 +1,9 @@
 """Health, problem documents, limits and logs."""
 
+import asyncio
 import json
 import logging.config
+from collections.abc import AsyncIterator
 from io import StringIO
 from typing import Any
 
@@ -91,10 +93,18 @@ async def test_body_over_the_limit_is_413(
 
 
 async def test_declared_body_over_the_limit_is_not_waited_for(
-    client: AsyncClient, settings: Settings
+    app: FastAPI, serve: Any, settings: Settings
 ) -> None:
+    @app.post("/probe")
+    async def probe(thing: Thing) -> None: ...
+
+    async def nothing() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
     length = {"Content-Length": str(settings.max_body_bytes + 1)}
-    answer = await client.post("/nowhere", content=b"", headers=length)
+    async with serve(app) as client, asyncio.timeout(5):
+        answer = await client.post("/probe", content=nothing(), headers=length)
 
     assert is_problem(answer, 413)
 

@@ -1,10 +1,23 @@
 """The example feature over HTTP."""
 
 import asyncio
+import csv
+from contextlib import AsyncExitStack, suppress
+from io import StringIO
 from uuid import uuid4
 
 import pytest
+from database import SLOW
 from httpx import AsyncClient, Response
+from sqlalchemy import insert, text
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from smallest.db.bulk import export, load
+from smallest.db.faults import classify
+from smallest.db.session import Database, open_database
+from smallest.models import Order
+from smallest.settings import Settings
 
 ORDER = {
     "customer": "ada",
@@ -106,3 +119,82 @@ async def test_made_up_cursor_is_422(client: AsyncClient) -> None:
     answer = await client.get("/orders", params={"cursor": "bm9uc2Vuc2U="})
 
     assert answer.status_code == 422
+
+
+async def test_what_is_imported_is_exported(
+    client: AsyncClient, settings: Settings
+) -> None:
+    rows = ["customer,sku,quantity,price_cents\n"]
+    rows += [f'"last, {n} {"x" * 180}",tea,1,450\n' for n in range(6000)]
+    body = "".join(rows)
+    assert len(body) > settings.max_body_bytes
+
+    answer = await client.post("/orders/import", content=body)
+    exported = await client.get("/orders/export")
+
+    assert (answer.status_code, answer.json()) == (201, {"imported": 6000})
+    orders = list(csv.DictReader(StringIO(exported.text)))
+    assert {order["customer"].split()[1] for order in orders} == {
+        str(n) for n in range(6000)
+    }
+    found = await client.get(f"/orders/{orders[0]['id']}")
+    assert found.json()["customer"] == orders[0]["customer"]
+    assert found.json()["lines"][0]["price_cents"] == 450
+
+
+@pytest.mark.parametrize("line", ["ada,tea,0,450", "ada,tea", b"\xff,tea,1,450"])
+async def test_import_with_a_wrong_line_takes_none(
+    client: AsyncClient, line: str | bytes
+) -> None:
+    good = b"customer,sku,quantity,price_cents\n" + 1500 * b"ada,tea,1,450\n"
+    wrong = line.encode() if isinstance(line, str) else line
+    answer = await client.post("/orders/import", content=good + wrong)
+
+    assert answer.status_code == 422
+    assert "Line 1502" in answer.text
+    assert (await client.get("/orders")).json()["items"] == []
+
+
+async def test_exports_leave_most_of_the_pool_to_others(
+    client: AsyncClient, database: Database, settings: Settings
+) -> None:
+    async with AsyncExitStack() as all_exports:
+        for _ in range(max(1, settings.database_pool_size // 4)):
+            await all_exports.enter_async_context(export(database))
+        one_more = asyncio.create_task(export(database).__aenter__())
+
+        assert (await client.get("/orders")).status_code == 200
+        with pytest.raises(PoolTimeoutError, match="exports"):
+            await one_more
+
+
+@pytest.mark.parametrize("slow", ["reader", "database"])
+async def test_export_that_takes_too_long_ends_and_frees_its_place(
+    settings: Settings, slow: str
+) -> None:
+    limits = {"database_export_timeout_seconds": 0.2, "database_pool_size": 4}
+    async with open_database(settings.model_copy(update=limits)) as database:
+        for _ in range(2):  # there is one place
+            with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
+                async with export(database) as connection:
+                    if slow == "database":
+                        await connection.stream(text(SLOW))
+                    await asyncio.sleep(60)
+            assert classify(caught.value) == "timeout"
+
+
+async def test_load_in_which_a_statement_has_failed_loads_nothing(
+    client: AsyncClient, database: Database
+) -> None:
+    order = {"id": uuid4(), "customer": "ada"}
+
+    async def swallow() -> None:
+        async with load(database) as connection:
+            await connection.execute(insert(Order), [order])
+            with suppress(IntegrityError):
+                await connection.execute(insert(Order), [order])
+
+    with pytest.raises(InvalidRequestError):
+        await swallow()
+
+    assert (await client.get("/orders")).json()["items"] == []

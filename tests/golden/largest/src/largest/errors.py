@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from .db.faults import Fault, OutcomeUnknown, classify, describe
+from .db.faults import Fault, OutcomeUnknown, TookTooLong, classify, describe
 from .logs import request_id
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ ANSWERS = {
     Fault.CONFLICT: (409, "The data on record do not allow this."),
     Fault.BUSY: (503, "Too much is going on. Nothing was changed: try again."),
     Fault.TIMEOUT: (503, "This took too long. Nothing was changed."),
-    Fault.UNAVAILABLE: (503, "The database cannot be reached. Nothing was changed."),
+    Fault.UNAVAILABLE: (503, "The database cannot serve this. Nothing was changed."),
     Fault.OUTCOME_UNKNOWN: (504, "Lost during COMMIT: look before you repeat it."),
 }
 
@@ -71,6 +72,10 @@ async def _database_error(_: Request, error: Exception) -> JSONResponse:
     return problem(status, detail, kind=fault, headers=headers)
 
 
+async def _left(_: Request, __: ClientDisconnect) -> Response:
+    return Response(status_code=499)  # for the log: nobody waits for an answer
+
+
 async def _bug(_: Request, error: Exception) -> JSONResponse:
     # The traceback is in the log: Starlette raises the error again after this.
     headers = {"X-Request-ID": request_id.get() or ""}
@@ -78,10 +83,12 @@ async def _bug(_: Request, error: Exception) -> JSONResponse:
 
 
 EXCEPTION_HANDLERS: dict[Any, Callable[..., Any]] = {
+    ClientDisconnect: _left,
     HTTPException: _http_error,
     RequestValidationError: _invalid_request,
     DBAPIError: _database_error,
     PoolTimeoutError: _database_error,
     OutcomeUnknown: _database_error,
+    TookTooLong: _database_error,
     Exception: _bug,
 }

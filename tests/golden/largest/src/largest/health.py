@@ -1,11 +1,15 @@
-"""/livez: the process runs. /readyz: it has reached its database."""
+"""/livez: the process runs. /readyz: it has reached its database. /metrics: figures."""
 
 import asyncio
 import logging
+import os
 from time import monotonic
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from .db.faults import classify, describe
 from .db.session import Database
@@ -38,6 +42,15 @@ async def readyz(request: Request) -> dict[str, str] | JSONResponse:
     if not health.was_reachable:
         return problem(503, "The database has not answered yet.", database=database)
     return {"status": "ready", "database": database}
+
+
+@router.get("/metrics")
+def metrics() -> Response:
+    """For Prometheus: under gunicorn the sum over all workers, whichever answers."""
+    collector: Collector = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        collector = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+    return Response(generate_latest(collector), media_type=CONTENT_TYPE_LATEST)
 
 
 class Health:

@@ -5,13 +5,14 @@ import re
 from time import perf_counter
 from uuid import uuid4
 
+from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import problem
 from .logs import request_id
 
+MAX_BYTES = "max_body_bytes"  # in the scope: the limit of this request alone
 PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,11 @@ class RequestLog:
             )
 
 
+def allow_body(request: Request, max_bytes: int) -> None:
+    """For a route that reads `request.stream()`, which holds no body in memory."""
+    request.scope[MAX_BYTES] = max_bytes
+
+
 class BodyLimit:
     """Refuses a body that is declared too long, or that grows too long."""
 
@@ -62,18 +68,18 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        detail = f"At most {self.max_bytes:,} bytes, please."
-        declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared) > self.max_bytes:
-            return await problem(413, detail)(scope, receive, send)
+        header = Headers(scope=scope).get("content-length", "")
+        declared = int(header) if header.isdecimal() else 0
         received = 0
 
         async def receive_limited() -> Message:
             nonlocal received
-            message = await receive()
+            limit = scope.get(MAX_BYTES, self.max_bytes)
+            # Before the rest of it has come, if it was announced.
+            message: Message = await receive() if declared <= limit else {}
             received += len(message.get("body", b""))
-            if received > self.max_bytes:
-                raise HTTPException(413, detail)
+            if max(declared, received) > limit:
+                raise HTTPException(413, f"At most {limit:,} bytes, please.")
             return message
 
         await self.app(scope, receive_limited, send)

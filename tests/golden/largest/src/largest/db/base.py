@@ -1,11 +1,12 @@
 """The base of all models: names for constraints, types for annotations."""
 
-from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
+
+from .types import TYPES
 
 
 class Base(DeclarativeBase):
@@ -20,8 +21,7 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: sa.DateTime(timezone=True),
-        int: sa.BigInteger(),
+        **TYPES,
         # As text: a native enum type cannot lose a value and is slow to alter.
         Enum: sa.Enum(
             Enum,

@@ -2,16 +2,45 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
+from contextvars import ContextVar
 from time import monotonic
+from typing import Literal, TypeVar
 
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 from sqlalchemy.pool import ConnectionPoolEntry as Entry
 from sqlalchemy.util import queue
-from sqlalchemy.util.concurrency import await_
+from sqlalchemy.util.concurrency import await_, greenlet_spawn
 
+T = TypeVar("T")
 Seconds = float | None
 # Over how long the pace of the line is taken: some hundred hand-overs on a busy pool.
 WINDOW_SECONDS = 4
+
+_acquire_until: ContextVar[float] = ContextVar("acquire_until", default=float("inf"))
+
+
+def seconds_left(at_most: float) -> float:
+    """What the caller may still wait for a connection: queue, check and connect
+    share one limit.
+    """
+    return min(at_most, max(_acquire_until.get() - monotonic(), 0.1))
+
+
+async def to_its_end(task: asyncio.Task[T]) -> T:
+    """Wait for the task, and no less if cancelled meanwhile."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):  # once more
+                await asyncio.wait({task})
+        task.exception()  # seen
+        raise
+
+
+class _Place(queue.Empty):
+    """No connection, but the right to open one."""
 
 
 class FairQueue(queue.QueueCommon[Entry]):
@@ -27,6 +56,10 @@ class FairQueue(queue.QueueCommon[Entry]):
         self.use_lifo = use_lifo
         self._idle: deque[Entry] = deque()
         self._waiting: deque[asyncio.Future[Entry]] = deque()
+        # To open a connection: promised to callers that have not begun yet, and whether
+        # there are more than those.
+        self.places = 0
+        self.has_room = True
         # How fast the line moves: hand-overs in the time that it has been watched.
         self._handed_over = 0.0
         self._watched_from = self._watched_until = 0.0
@@ -44,13 +77,21 @@ class FairQueue(queue.QueueCommon[Entry]):
     def get(self, block: bool = True, timeout: Seconds = None) -> Entry:
         if self._idle:
             return self._idle.pop() if self.use_lifo else self._idle.popleft()
-        if not block:
+        if not block and (self.has_room or not self.places):
             raise queue.Empty
         if timeout and self._is_hopeless(timeout):
             # Refuse now, while the caller can still go elsewhere. A line that is
             # short refuses nobody, so this heals by itself.
             raise queue.Empty
         return await_(self._wait_in_line(timeout))
+
+    def wake(self) -> None:
+        """There is room for one more: let who has waited longest open it."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self.places += 1
+                return waiter.set_exception(_Place())
 
     def _hand_over(self, item: Entry) -> bool:
         while self._waiting:
@@ -89,10 +130,16 @@ class FairQueue(queue.QueueCommon[Entry]):
         timer = loop.call_later(at_most, _give_up, waiter) if at_most else None
         try:
             return await waiter
-        except BaseException:
+        except BaseException as error:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            elif waiter.done() and not waiter.cancelled() and not waiter.exception():
+            elif waiter.cancelled():
+                pass
+            elif isinstance(waiter.exception(), _Place):
+                self.places -= 1
+                if not isinstance(error, _Place):  # cancelled meanwhile
+                    self.wake()
+            elif not waiter.exception():
                 # It has one, but was cancelled meanwhile: pass it on, or keep it. Above
                 # maxsize if need be; the next to come back is closed in its stead.
                 passed_on = self._hand_over(waiter.result())
@@ -112,8 +159,45 @@ def _give_up(waiter: asyncio.Future[Entry]) -> None:
 class FairPool(AsyncAdaptedQueuePool):
     """SQLAlchemy's asyncio pool with a queue that nobody can overtake.
 
-    Rests on two names of SQLAlchemy that are not public, `_queue_class` and
-    `sqlalchemy.util.queue`: hence `sqlalchemy<2.2` in pyproject.toml.
+    Rests on names of SQLAlchemy that are not public, `_queue_class`,
+    `_create_connection` and `sqlalchemy.util`: hence `sqlalchemy<2.2` in
+    pyproject.toml.
     """
 
     _queue_class = FairQueue
+    _pool: FairQueue
+
+    def waiting(self) -> int:
+        return len(self._pool._waiting)
+
+    def connect(self) -> PoolProxiedConnection:
+        token = _acquire_until.set(monotonic() + self._timeout)
+        try:
+            return super().connect()
+        finally:
+            _acquire_until.reset(token)
+
+    def _do_get(self) -> Entry:
+        free = self._max_overflow - self._overflow
+        self._pool.has_room = free > self._pool.places
+        return super()._do_get()
+
+    def _dec_overflow(self) -> Literal[True]:
+        # A connect has failed, or what came back was one too many.
+        super()._dec_overflow()
+        self._pool.wake()
+        return True
+
+    def _create_connection(self) -> Entry:
+        return await_(self._open())
+
+    async def _open(self) -> Entry:
+        # The server has a session as soon as it is asked for one: a caller that is
+        # cancelled takes leave of it, before the next one opens another.
+        opening = asyncio.create_task(greenlet_spawn(super()._create_connection))
+        try:
+            return await to_its_end(opening)
+        except asyncio.CancelledError:
+            if not opening.exception():
+                await greenlet_spawn(opening.result().close)
+            raise

@@ -1,21 +1,31 @@
 """Sessions: one to read, one to write, and the only place that commits."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
 from typing import Annotated, Any, Protocol, TypeVar, TypeVarTuple
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from sqlalchemy import Result, ScalarResult, Select, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.interfaces import ORMOption
 
-from .connect import transactional
+from .dialect import transactional
 from .engine import create_engine
-from .faults import OutcomeUnknown
+from .faults import OutcomeUnknown, describe
 from .settings import DatabaseSettings
+from .transaction import WholeSession, mark_failures
+
+ONLY_SELECT = "A read session executes SELECT: ask for a Write."
+REPEAT_SECONDS = 1
+GOODBYE_SECONDS = 2
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -40,29 +50,38 @@ class Database:
     whoever holds two can wait for the second until everybody does.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._reads = engine
-        self._writes = transactional(engine)
+    def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
+        self.engine = engine
+        self.writes = transactional(engine)
+        mark_failures(self.writes)
+        self.settings = settings
+        self.exports = asyncio.Semaphore(max(1, settings.database_pool_size // 4))
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
         """Every statement by itself: one round trip, no transaction, no snapshot."""
         async with AsyncSession(
-            self._reads, sync_session_class=_ReadOnly, autoflush=False
+            self.engine, sync_session_class=_ReadOnly, autoflush=False
         ) as session:
             yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteSession]:
         """One transaction: committed at the end, rolled back by any exception."""
-        async with AsyncSession(self._writes, expire_on_commit=False) as session:
-            yield session
-            # What fails here has not reached COMMIT: its outcome is known.
-            await session.flush()
-            await _commit(session)
+        async with AsyncSession(
+            self.writes, sync_session_class=WholeSession, expire_on_commit=False
+        ) as session:
+            try:
+                yield session
+                # What fails here has not reached COMMIT: its outcome is known.
+                await session.flush()
+                await commit(session)
+            except BaseException:
+                await roll_back(session)
+                raise
 
     async def ping(self) -> None:
-        async with self._reads.connect() as connection:
+        async with self.engine.connect() as connection:
             await connection.exec_driver_sql("SELECT 1")
 
 
@@ -71,9 +90,12 @@ async def open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
     """The one way in, for the service, scripts and tests alike."""
     engine = create_engine(settings)
     try:
-        yield Database(engine)
+        yield Database(engine, settings)
     finally:
-        await engine.dispose()
+        # A driver may take leave of its server, and wait for one that says nothing.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await engine.dispose()
 
 
 async def _read(connection: HTTPConnection) -> AsyncIterator[ReadSession]:
@@ -92,16 +114,23 @@ Read = Annotated[ReadSession, Depends(_read, scope="function")]
 Write = Annotated[WriteSession, Depends(_write, scope="function")]
 
 
-async def _commit(session: AsyncSession) -> None:
+async def commit(unit: AsyncSession | AsyncConnection) -> None:
     try:
-        await session.commit()
+        await unit.commit()
     except DBAPIError as error:
         if error.connection_invalidated:
             raise OutcomeUnknown("connection lost during COMMIT") from error
         raise
-    except OSError as error:
-        # A driver's own time limit can surface as a bare TimeoutError.
-        raise OutcomeUnknown("no answer to COMMIT") from error
+
+
+async def roll_back(unit: AsyncSession | AsyncConnection) -> None:
+    """A server that is gone has rolled back by itself, and what the handler has
+    raised says more than that.
+    """
+    try:
+        await unit.rollback()
+    except DBAPIError as error:
+        logger.warning("ROLLBACK failed: %s", describe(error))
 
 
 class _ReadOnly(Session):
@@ -112,7 +141,26 @@ class _ReadOnly(Session):
 
 
 @event.listens_for(_ReadOnly, "before_flush")
+def _refuse_to_flush(*_: Any) -> None:
+    raise InvalidRequestError(ONLY_SELECT)
+
+
 @event.listens_for(_ReadOnly, "do_orm_execute")
-def _refuse_to_write(doing: Session | ORMExecuteState, *_: Any) -> None:
-    if not getattr(doing, "is_select", False):
-        raise InvalidRequestError("A read session executes SELECT: ask for a Write.")
+def _select(state: ORMExecuteState) -> Result[Any]:
+    """Execute a SELECT, and once more if its connection turns out to be lost.
+
+    Nobody has seen a row yet. What has run for long would do so again: it is not
+    repeated, else the caller would wait twice.
+    """
+    if not state.is_select:
+        raise InvalidRequestError(ONLY_SELECT)
+    started = monotonic()
+    try:
+        return state.invoke_statement()
+    except DBAPIError as error:
+        if not error.connection_invalidated or monotonic() - started > REPEAT_SECONDS:
+            raise
+    # Detached, so that the rollback does not expire what has been read before.
+    state.session.expunge_all()
+    state.session.rollback()
+    return state.invoke_statement()

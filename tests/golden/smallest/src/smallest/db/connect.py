@@ -1,4 +1,4 @@
-"""What aiosqlite must be told: the connection, its limits, the write transaction."""
+"""What aiosqlite must be told, and how a cancelled writer is ended."""
 
 import asyncio
 import logging
@@ -7,10 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import aiosqlite
-from sqlalchemy import Connection, event
+from sqlalchemy import event
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -19,19 +18,7 @@ if TYPE_CHECKING:
 
 _RELEASES: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
 
-DIALECT = "sqlite"
 DRIVER = "aiosqlite"
-
-# Name of SQLite's error code, or its first characters, and what it means.
-FAULTS = {
-    "SQLITE_BUSY": "busy",  # another process holds the write lock
-    "SQLITE_CANTOPEN": "unavailable",
-    "SQLITE_CONSTRAINT": "conflict",
-    "SQLITE_FULL": "unavailable",
-    "SQLITE_IOERR": "unavailable",
-    "SQLITE_LOCKED": "busy",
-    "SQLITE_READONLY": "unavailable",
-}
 
 
 def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
@@ -39,7 +26,7 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
     return {"timeout": settings.database_lock_timeout_seconds}
 
 
-def prepare(engine: AsyncEngine) -> None:
+def prepare(engine: AsyncEngine, settings: "DatabaseSettings") -> None:
     """What every connection of the pool needs."""
     # At DEBUG it would write down the parameters, which are customers' data.
     logging.getLogger("aiosqlite").setLevel(logging.INFO)
@@ -50,27 +37,8 @@ def prepare(engine: AsyncEngine) -> None:
     setattr(engine.dialect, "detect_autocommit_setting", _is_idle)  # noqa: B010
 
 
-def transactional(engine: AsyncEngine) -> AsyncEngine:
-    """The same pool, with a transaction around what is executed."""
-    writes = engine.execution_options()
-    event.listen(writes.sync_engine, "begin", _begin)
-    return writes
-
-
-def fault(error: DBAPIError) -> str | None:
-    """Name the fault by SQLite's error code."""
-    name = getattr(error.orig, "sqlite_errorname", "")
-    return next((FAULTS[code] for code in FAULTS if name.startswith(code)), None)
-
-
 def _is_idle(connection: AsyncAdapt_dbapi_connection) -> bool:
     return not connection.driver_connection.in_transaction
-
-
-def _begin(connection: Connection) -> None:
-    # A plain BEGIN takes the write lock at the first write, too late to wait for
-    # it: SQLITE_BUSY at once, whatever the timeout says.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _release_lock(connection: AsyncAdapt_dbapi_connection, *_: Any) -> None:

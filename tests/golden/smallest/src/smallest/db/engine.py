@@ -5,7 +5,7 @@ from weakref import WeakSet
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from .connect import connect_args, prepare
-from .pool import FairPool
+from .metrics import MeasuredPool, measure
 from .settings import DatabaseSettings
 
 # What gunicorn's post_fork hook makes a worker forget. See forget_connections().
@@ -17,12 +17,12 @@ def create_engine(settings: DatabaseSettings) -> AsyncEngine:
 
     Connections rest in AUTOCOMMIT, so that a read costs one round trip: no BEGIN
     and no ROLLBACK around it. What executes on this engine commits by itself;
-    `connect.transactional()` gives the same pool with transactions.
+    `dialect.transactional()` gives the same pool with transactions.
     """
     engine = create_async_engine(
         settings.sqlalchemy_url,
         connect_args=connect_args(settings),
-        poolclass=FairPool,
+        poolclass=MeasuredPool,
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_max_overflow,
         pool_timeout=settings.database_acquire_timeout_seconds,
@@ -33,7 +33,8 @@ def create_engine(settings: DatabaseSettings) -> AsyncEngine:
         # Parameters are customers' data: keep them out of SQLAlchemy's messages.
         hide_parameters=True,
     )
-    prepare(engine)
+    prepare(engine, settings)
+    measure(engine, "primary", leak_trace=settings.database_leak_trace)
     ENGINES.add(engine)
     return engine
 

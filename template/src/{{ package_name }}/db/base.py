@@ -1,24 +1,12 @@
 """The base of all models: names for constraints, types for annotations."""
 
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
 
-
-class UTCDateTime(sa.TypeDecorator[datetime]):
-    """SQLite stores no time zone: write UTC, and say so when reading."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Any) -> Any:
-        return value.astimezone(UTC) if value else None
-
-    def process_result_value(self, value: Any, dialect: Any) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value else None
+from .types import TYPES
 
 
 class Base(DeclarativeBase):
@@ -33,7 +21,8 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        datetime: UTCDateTime(),
+        **TYPES,
+        # As text: a native enum type cannot lose a value and is slow to alter.
         Enum: sa.Enum(
             Enum,
             native_enum=False,

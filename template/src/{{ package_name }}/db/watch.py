@@ -1,0 +1,212 @@
+"""Bounded waits: a silent connection is cut, an idle one is asked before its use."""
+
+import asyncio
+import logging
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection as Connection
+from sqlalchemy.engine.interfaces import ExecutionContext
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from .pool import seconds_left
+
+if TYPE_CHECKING:
+    from .settings import DatabaseSettings
+
+PING_SECONDS = 1
+# For the ROLLBACK of a connection that comes back. A long one goes on without us.
+RESET_SECONDS = 1
+# Used within the last second: most likely still there, so not worth a round trip.
+IDLE_SECONDS = 1
+# Below the usual 1800 s after which balancers and proxies close a connection, and
+# each a little different: else all come to their end, and reconnect, at once.
+LIFETIME_SECONDS = 1500
+LOOK_SECONDS = 0.1
+JITTER = 0.2
+
+KEEPALIVE = {
+    "TCP_KEEPIDLE": 60,  # seconds
+    "TCP_KEEPINTVL": 10,  # seconds
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 10_000,  # milliseconds
+}
+
+logger = logging.getLogger(__name__)
+
+
+def bounded(
+    connect: Callable[..., Awaitable[Any]],
+    settings: "DatabaseSettings",
+    failure: Callable[[str], Exception],
+) -> Callable[..., Awaitable[Any]]:
+    """Wrap a driver's connect(): its own limit, if any, forgets the handshake.
+
+    An OSError could come from anywhere in the service, `failure` is the database's.
+    """
+
+    async def connect_in_time(*args: Any, **kwargs: Any) -> Any:
+        seconds = seconds_left(settings.database_connect_timeout_seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                return await connect(*args, **kwargs)
+        except TimeoutError as error:
+            raise failure(f"cannot connect: no answer in {seconds:.1f} s") from error
+        except OSError as error:
+            raise failure(f"cannot connect: {error}") from error
+
+    return connect_in_time
+
+
+class Watch:
+    """Looks after the connections of one engine.
+
+    The bound is a timer that shuts the socket. To cancel the wait instead can take
+    10 s more, in which the driver tries to tell a silent server about it.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        settings: "DatabaseSettings",
+        *,
+        ping: Callable[[Any], Awaitable[Any]],
+        fileno: Callable[[Any], int],
+    ) -> None:
+        self._ping = ping
+        self._fileno = fileno
+        # Which connections the server shall answer on: by when, after how many seconds,
+        # and for whom.
+        self._expected: dict[Any, tuple[float, float, Context]] = {}
+        self._looks_in: asyncio.AbstractEventLoop | None = None
+        self._statement_seconds = settings.database_client_timeout_seconds
+        # Before SQLAlchemy has a first look at the server, which knows no limit.
+        event.listen(engine.sync_engine, "first_connect", self._on_first, insert=True)
+        event.listen(engine.sync_engine, "connect", self._on_connect)
+        event.listen(engine.sync_engine, "checkout", self._on_checkout)
+        event.listen(engine.sync_engine, "checkin", self._on_checkin)
+        # Whatever waits for the server goes through these methods of the dialect;
+        # the engine's events would cost a read three times as much.
+        dialect = engine.dialect
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            setattr(dialect, name, self._timed_statement(getattr(dialect, name)))
+        bounds = {"do_commit": self._statement_seconds, "do_rollback": RESET_SECONDS}
+        for name, seconds in bounds.items():
+            setattr(dialect, name, self._timed(getattr(dialect, name), seconds))
+
+    def _on_first(self, connection: Connection, _: ConnectionPoolEntry) -> None:
+        self._expect(connection, seconds_left(self._statement_seconds))
+
+    def _on_connect(self, connection: Connection, entry: ConnectionPoolEntry) -> None:
+        self._expected.pop(connection, None)
+        age = LIFETIME_SECONDS * random.uniform(1 - JITTER, 1)  # noqa: S311
+        entry.info["used_at"] = monotonic()
+        entry.info["old_at"] = monotonic() + age
+        with self._socket_of(connection) as tcp:
+            _keep_alive(tcp)
+
+    def _on_checkout(
+        self, connection: Connection, entry: ConnectionPoolEntry, _: Any
+    ) -> None:
+        now = monotonic()
+        if now > entry.info["old_at"]:
+            raise DisconnectionError("lifetime")
+        if now - entry.info["used_at"] < IDLE_SECONDS:
+            return
+        try:
+            self._expect(connection, seconds_left(PING_SECONDS))
+            connection.run_async(self._ping)
+        except Exception as error:
+            # Refused at once: this one was closed. No answer: the network is gone,
+            # and with it all connections from before.
+            silent = monotonic() - now >= PING_SECONDS
+            kind = InvalidatePoolError if silent else DisconnectionError
+            raise kind("validation") from error
+        finally:
+            self._expected.pop(connection, None)
+
+    def _on_checkin(self, _: Any, entry: ConnectionPoolEntry) -> None:
+        if entry.info.pop("unended", False):
+            entry.invalidate()
+        entry.info["used_at"] = monotonic()
+
+    def _timed_statement(self, execute: Callable[..., None]) -> Callable[..., None]:
+        def timed(cursor: Any, *arguments: Any) -> None:
+            context: ExecutionContext = arguments[-1]
+            seconds = context.execution_options.get(
+                "time_limit", self._statement_seconds
+            )
+            connection = context.root_connection.connection
+            self._expect(connection, seconds)
+            try:
+                execute(cursor, *arguments)
+            finally:
+                self._expected.pop(connection, None)
+
+        return timed
+
+    def _timed(self, end: Callable[[Any], None], seconds: float) -> Callable[..., None]:
+        def timed(connection: Any) -> None:
+            self._expect(connection, seconds)
+            try:
+                end(connection)
+            except BaseException:
+                # Who knows what was sent, and whose answer comes next: a task may
+                # still use the connection, which must not come back as it is.
+                with suppress(NotImplementedError):  # the dialect's very first look
+                    connection.info["unended"] = True
+                raise
+            finally:
+                self._expected.pop(connection, None)
+
+        return timed
+
+    def _expect(self, connection: Any, seconds: float) -> None:
+        """Cut the connection unless it is taken off the list in time."""
+        self._expected[connection] = (monotonic() + seconds, seconds, copy_context())
+        loop = asyncio.get_running_loop()
+        if self._looks_in is not loop:  # none yet, or that of before a fork
+            self._looks_in = loop
+            loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        # One timer for all: a timer each would cost a read 40 us, this 10.
+        for connection, (until, seconds, context) in list(self._expected.items()):
+            if until < monotonic():
+                del self._expected[connection]
+                context.run(self._cut, connection, seconds)
+        loop = asyncio.get_running_loop()
+        self._looks_in = loop if self._expected else None
+        if self._expected:
+            loop.call_later(LOOK_SECONDS, self._look)
+
+    def _cut(self, connection: Any, seconds: float) -> None:
+        logger.warning("No answer in %.1f s: connection cut.", seconds)
+        with suppress(Exception), self._socket_of(connection) as tcp:  # closed already
+            tcp.shutdown(socket.SHUT_RDWR)
+
+    def _socket_of(self, connection: Any) -> socket.socket:
+        return socket.socket(fileno=os.dup(self._fileno(connection.driver_connection)))
+
+
+def _keep_alive(tcp: socket.socket) -> None:
+    """Let the kernel probe an idle connection.
+
+    Load balancers and firewalls forget a silent one after 240 to 600 s, and tell
+    nobody. First probe after 60 s, dead after 3 at 10 s; unanswered data after 10 s.
+    """
+    if tcp.family == socket.AF_UNIX:
+        return
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if option := getattr(socket, name, None):  # not every platform has them all
+            tcp.setsockopt(socket.IPPROTO_TCP, option, value)

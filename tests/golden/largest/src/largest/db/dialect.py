@@ -1,0 +1,78 @@
+"""What PostgreSQL is told and says: transactions, error codes, migrations."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+DIALECT = "postgresql"
+SCHEMES = ("postgresql", "postgres")
+DEFAULT_PORT = 5432
+# Seconds a server waits before it looks for a deadlock (deadlock_timeout): a lower
+# limit would end the wait first, and a deadlock would never be called one.
+LOWEST_LIMIT_SECONDS = 1
+
+# SQLSTATE, or the first characters of it, and what it means for the caller.
+FAULTS = {
+    "08": "unavailable",  # connection failed
+    "23": "conflict",  # unique, foreign key, not null, check, exclusion
+    "25006": "unavailable",  # read only: the primary has moved
+    "25P03": "timeout",  # idle_in_transaction_session_timeout
+    "28": "unavailable",  # login refused
+    "3D000": "unavailable",  # no such database
+    "40": "busy",  # deadlock or serialization failure, rolled back
+    "53": "busy",  # too many connections, out of memory or disk
+    "55P03": "busy",  # lock not available
+    "57014": "timeout",  # statement_timeout
+    "57P": "unavailable",  # the server is stopping or starting
+}
+
+# An index may take an hour to build; a lock must not, because everybody who comes
+# after a waiting ALTER TABLE waits with it.
+MIGRATION_LIMITS = {
+    "database_lock_timeout_seconds": 5,
+    "database_statement_timeout_seconds": 3600,
+    "database_idle_in_transaction_timeout_seconds": 3600,
+}
+
+
+def fault(error: DBAPIError) -> str | None:
+    """Name the fault by its SQLSTATE; the class differs from driver to driver."""
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    return next((FAULTS[code] for code in FAULTS if sqlstate.startswith(code)), None)
+
+
+def message(error: BaseException) -> str:
+    """What the server says: it quotes the data in the lines after the first."""
+    return str(error)
+
+
+def transactional(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool, with a transaction around what is executed."""
+    return engine.execution_options(isolation_level="READ COMMITTED")
+
+
+def snapshot(engine: AsyncEngine) -> AsyncEngine:
+    """For an export: a cursor lives in a transaction only."""
+    return engine.execution_options(
+        isolation_level="READ COMMITTED", postgresql_readonly=True
+    )
+
+
+async def allow_to_last(connection: AsyncConnection, seconds: float) -> None:
+    """Lift the limits of this transaction, for a reader who takes a break."""
+    milliseconds = round(seconds * 1000)
+    limits = ("statement_timeout", "idle_in_transaction_session_timeout")
+    for limit in limits:
+        await connection.exec_driver_sql(f"SET LOCAL {limit} = {milliseconds}")
+
+
+def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
+    """Take the lock of this database that says "I migrate", if it is free.
+
+    It ends with the connection, and so with a migration that is killed.
+    """
+    query = "SELECT pg_try_advisory_lock(hashtext('alembic'))"
+    return nullcontext() if connection.exec_driver_sql(query).scalar() else None

@@ -1,0 +1,201 @@
+"""The figures of the pool are true, also after errors and cancellations."""
+
+import asyncio
+import json
+import logging
+from contextlib import AsyncExitStack
+from io import StringIO
+from random import Random
+from typing import Any
+
+import pytest
+from httpx import AsyncClient
+from prometheus_client import REGISTRY
+from sqlalchemy import event, select
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from largest import main
+from largest.db import metrics
+from largest.db.engine import create_engine
+from largest.db.session import Read, open_database
+from largest.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "LOOK_SECONDS", 0.01)
+
+
+@pytest.fixture
+def small(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={"database_pool_size": 2, "database_max_overflow": 0}
+    )
+
+
+class Output(StringIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        self.written.set()
+        return super().write(text)
+
+
+def figure(name: str, **labels: str) -> float:
+    sample = f"database_pool_{name}"
+    return REGISTRY.get_sample_value(sample, {"pool": "primary", **labels}) or 0
+
+
+async def becomes(number: float, name: str, **labels: str) -> bool:
+    async with asyncio.timeout(5):
+        while figure(name, **labels) != number:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return True
+
+
+async def test_session_is_counted_while_it_lasts(small: Settings) -> None:
+    names = ("wait_seconds_count", "connections_created_total")
+    before = {name: figure(name) for name in names}
+    async with open_database(small) as database:
+        async with database.read() as session:
+            await session.execute(select(1))
+
+            assert await becomes(1, "in_use")
+        assert await becomes(0, "in_use")
+    # Above: another engine of this process may tell its last ones as well.
+    assert all(figure(name) > number for name, number in before.items())
+    assert figure("size") == 2
+
+
+async def test_line_and_refusals_are_counted_and_told_once_a_second(
+    small: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit = {"database_acquire_timeout_seconds": 0.1}
+    engine = create_engine(small.model_copy(update=limit))
+    before = figure("refused_total")
+    async with AsyncExitStack() as all_connections:
+        for _ in range(2):
+            await all_connections.enter_async_context(engine.connect())
+        with caplog.at_level(logging.WARNING):
+            callers = [asyncio.create_task(engine.connect().start()) for _ in range(3)]
+
+            assert await becomes(3, "waiting")
+            for outcome in await asyncio.gather(*callers, return_exceptions=True):
+                assert isinstance(outcome, PoolTimeoutError)
+            assert await becomes(before + 3, "refused_total")
+    assert await becomes(0, "waiting")
+    assert await becomes(0, "in_use")
+    assert "callers refused: Pool size: 2" in caplog.text
+    assert caplog.text.count("refused") < 3
+    await engine.dispose()
+
+
+async def test_idle_pool_is_idle_after_a_storm_of_cancellations(
+    small: Settings,
+) -> None:
+    random = Random(7)  # noqa: S311
+
+    async def read(database: Any) -> None:
+        async with database.read() as session:
+            await session.execute(select(1))
+
+    async with open_database(small) as database:
+        for _ in range(20):
+            units = [asyncio.create_task(read(database)) for _ in range(10)]
+            for unit in units:
+                asyncio.get_running_loop().call_later(random.random() / 50, unit.cancel)
+            await asyncio.wait(units)
+
+        assert await becomes(0, "in_use")
+        assert await becomes(0, "waiting")
+        await read(database)
+
+
+async def test_connection_of_a_disposed_pool_is_not_counted(small: Settings) -> None:
+    engine = create_engine(small)
+    old = await engine.connect()
+    await engine.dispose()
+    new = await engine.connect()
+    await old.invalidate()
+    await old.close()
+
+    assert await becomes(1, "in_use")
+    await new.close()
+    assert await becomes(0, "in_use")
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (DisconnectionError("lifetime"), "lifetime"),
+        (InvalidatePoolError("validation"), "validation"),
+        (asyncio.CancelledError(), "cancelled"),
+        (None, "error"),
+    ],
+)
+async def test_invalidated_connection_is_counted_with_the_reason(
+    small: Settings, error: BaseException | None, reason: str
+) -> None:
+    engine = create_engine(small)
+    before = figure("connections_invalidated_total", reason=reason)
+    async with engine.connect() as connection:
+        await connection.invalidate(error)
+
+    assert figure("connections_invalidated_total", reason=reason) == before + 1
+    await engine.dispose()
+
+
+async def test_connection_that_a_listener_refuses_is_counted_once(
+    small: Settings,
+) -> None:
+    engine = create_engine(small)
+    before = figure("wait_seconds_count"), figure("connections_created_total")
+
+    @event.listens_for(engine.sync_engine, "checkout", once=True)
+    def refuse(*_: object) -> None:
+        raise DisconnectionError
+
+    async with engine.connect():
+        assert await becomes(before[0] + 1, "wait_seconds_count")
+        assert figure("in_use") == 1
+    assert figure("connections_created_total") == before[1] + 2
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("trace", [False, True])
+async def test_leak_is_told_with_its_request_and_place(
+    settings: Settings, serve: Any, monkeypatch: pytest.MonkeyPatch, trace: bool
+) -> None:
+    output = Output()
+    monkeypatch.setattr("sys.stderr", output)
+    monkeypatch.setattr(metrics, "LEAK_SECONDS", 0.05)
+    monkeypatch.setattr(metrics, "PACKAGE", __name__)
+    app = main.create_app(settings.model_copy(update={"database_leak_trace": trace}))
+
+    @app.get("/probe")
+    async def probe(session: Read) -> float:
+        await session.execute(select(1))
+        await output.written.wait()
+        return figure("leaked")
+
+    async with serve(app) as client:
+        leaked = await client.get("/probe", headers={"X-Request-ID": "abc"})
+
+    line = json.loads(output.getvalue())
+    place = f"{__name__}:{probe.__code__.co_firstlineno + 2}"
+    assert leaked.json() == 1
+    assert await becomes(0, "leaked")
+    assert line["message"].startswith("connection out for 0 s: ")
+    assert (place in line["message"]) is trace
+    assert line["request_id"] == "abc"
+
+
+async def test_scrape_shows_the_figures(client: AsyncClient) -> None:
+    answer = await client.get("/metrics")
+
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert 'database_pool_size{pool="primary"}' in answer.text

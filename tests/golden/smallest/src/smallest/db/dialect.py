@@ -1,0 +1,74 @@
+"""What SQLite is told and says: transactions, error codes, migrations."""
+
+import fcntl
+from contextlib import AbstractContextManager
+from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+DIALECT = "sqlite"
+
+# Name of SQLite's error code, or its first characters, and what it means.
+FAULTS = {
+    "SQLITE_BUSY": "busy",  # another process holds the write lock
+    "SQLITE_CANTOPEN": "unavailable",
+    "SQLITE_CONSTRAINT": "conflict",
+    "SQLITE_FULL": "unavailable",
+    "SQLITE_IOERR": "unavailable",
+    "SQLITE_LOCKED": "busy",
+    "SQLITE_READONLY": "unavailable",
+}
+
+# A migration may wait for a writer of the service.
+MIGRATION_LIMITS = {"database_lock_timeout_seconds": 60}
+
+
+def fault(error: DBAPIError) -> str | None:
+    """Name the fault by SQLite's error code."""
+    name = getattr(error.orig, "sqlite_errorname", "")
+    return next((FAULTS[code] for code in FAULTS if name.startswith(code)), None)
+
+
+def message(error: BaseException) -> str:
+    """What SQLite says, which quotes no data."""
+    return str(error)
+
+
+def transactional(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool, with a transaction around what is executed."""
+    writes = engine.execution_options()
+    event.listen(writes.sync_engine, "begin", _begin)
+    return writes
+
+
+def snapshot(engine: AsyncEngine) -> AsyncEngine:
+    """For an export: one SELECT, which sees the file as it was when it began."""
+    return engine
+
+
+async def allow_to_last(connection: AsyncConnection, seconds: float) -> None:
+    """SQLite has no limits to lift."""
+
+
+def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
+    """Take the lock of this file that says "I migrate", if it is free.
+
+    It ends with the process, and so with a migration that is killed.
+    """
+    file = open(f"{connection.engine.url.database}.migrate", "w")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _begin(connection: Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return  # within a migration's autocommit_block()
+    # A plain BEGIN takes the write lock at the first write, too late to wait for
+    # it: SQLITE_BUSY at once, whatever the timeout says.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
