@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,7 +10,7 @@ import plumbum
 import pytest
 
 from tests import rendering
-from tests.servers import PostgreSQL, postgresql
+from tests.servers import DRIVERS, SERVERS, Server
 from tests.service import Service, copy
 
 
@@ -32,10 +33,25 @@ def template(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Path: 
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[PostgreSQL]:
-    # Not below pytest's own folder, which other users must not enter.
-    with TemporaryDirectory() as folder, postgresql(Path(folder)) as server:
-        yield server
+def server_of() -> Iterator[Callable[[str], Server]]:
+    """The server that a driver speaks to, started when it is first asked for."""
+    started: dict[str, Server] = {}
+    with ExitStack() as stack:
+
+        def server_of(driver: str) -> Server:
+            dialect = DRIVERS[driver]["dialect"]
+            if dialect not in started:
+                # Not below pytest's own folder, which other users must not enter.
+                folder = Path(stack.enter_context(TemporaryDirectory()))
+                started[dialect] = stack.enter_context(SERVERS[dialect](folder))
+            return started[dialect]
+
+        yield server_of
+
+
+@pytest.fixture(scope="session")
+def server(server_of: Callable[[str], Server]) -> Server:
+    return server_of("asyncpg")
 
 
 @pytest.fixture(scope="session")
@@ -56,15 +72,15 @@ def service(
 
 
 @pytest.fixture
-def database(server: PostgreSQL, tmp_path: Path) -> Callable[[str], dict[str, str]]:
+def database(
+    server_of: Callable[[str], Server], tmp_path: Path
+) -> Callable[[str], dict[str, str]]:
     """The variables of an empty database for the driver, over TLS where it can be."""
 
     def variables(driver: str) -> dict[str, str]:
         if driver == "aiosqlite":
             return {"DATABASE_PATH": str(tmp_path / "shop.sqlite3")}
         name = f"db_{tmp_path.name.lower()}"
-        server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        server.execute(f'CREATE DATABASE "{name}"')
-        return {"DATABASE_URL": server.verified.replace("/postgres?", f"/{name}?")}
+        return {"DATABASE_URL": server_of(driver).database(name)}
 
     return variables

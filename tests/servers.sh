@@ -2,12 +2,18 @@
 # Installs what the tests start, from Debian's packages: `servers.sh [PACKAGE...]`.
 set -eu
 missing="$*"
-if [ -z "$missing" ] && ! ls /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1 &&
-    ! command -v pg_ctl >/dev/null; then
-    missing=postgresql
+has() {
+    PATH="$PATH:/usr/sbin" command -v "$1" >/dev/null
+}
+if [ -z "$missing" ]; then
+    has pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1 ||
+        missing=postgresql
+    # The whole of mariadb-server would start one, now and with the machine.
+    has mariadbd || has mysqld ||
+        missing="$missing mariadb-server-core mariadb-client-core"
 fi
 [ -n "$missing" ] || exit 0
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+if [ "$(id -u)" != 0 ] || ! has apt-get; then
     echo "Please install: $missing" >&2
     exit 1
 fi
@@ -19,3 +25,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # shellcheck disable=SC2086
 apt-get install -qq -y --no-install-recommends $missing >/dev/null
+# mariadb-server would have made it: no server runs as root.
+if has mariadbd && ! getent passwd mysql >/dev/null; then
+    useradd --system --user-group --home-dir /nonexistent --shell /usr/sbin/nologin mysql
+fi

@@ -12,19 +12,17 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from sqlalchemy import make_url
 
+from tests import servers
 from tests.rendering import ROOT
-from tests.servers import PostgreSQL
+from tests.servers import Server
 from tests.service import PROGRAMS, Service, conversation
 
 pytestmark = pytest.mark.boot
 
-DRIVERS = ("asyncpg", "aiosqlite")
+DRIVERS = servers.DRIVERS
 CONVERSATION = Path(__file__).parent / "golden" / "conversation.json"
-SESSIONS = """
-SELECT ssl FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)
-WHERE application_name = 'shop'
-"""
 NEW_MODEL = """
 
 class Parcel(Base):
@@ -59,14 +57,21 @@ def test_names_of_all_dependencies_are_refused_for_a_project(
 def test_service_answers_and_stops_cleanly(
     service: Callable[[str], Service],
     database: Callable[[str], dict[str, str]],
-    server: PostgreSQL,
+    server_of: Callable[[str], Server],
     driver: str,
 ) -> None:
     shop, variables = service(driver), database(driver)
     shop.make("migrate", **variables)
+
+    def sessions() -> list[bool]:
+        if "DATABASE_URL" not in variables:
+            return []
+        name = make_url(variables["DATABASE_URL"]).database
+        return server_of(driver).sessions(str(name))
+
     with shop.running(**variables) as running:
         answers = conversation(running.client)
-        open_sessions = server.execute(SESSIONS)
+        open_sessions = sessions()
         code = running.stop()
 
     # On every driver the same, to the letter.
@@ -76,10 +81,10 @@ def test_service_answers_and_stops_cleanly(
     assert "canary" not in log, "what customers send does not belong there"
     for line in log.splitlines():
         assert json.loads(line)["levelname"] in ("INFO", "WARNING"), line
-    if driver == "asyncpg":
+    if "DATABASE_URL" in variables:
         assert 1 <= len(open_sessions) <= budget(shop)
-        assert all(row["ssl"] for row in open_sessions)
-        assert server.execute(SESSIONS) == []
+        assert all(open_sessions), "each is encrypted"
+        assert sessions() == []
 
 
 def budget(shop: Service) -> int:

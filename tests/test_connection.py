@@ -3,6 +3,7 @@
 import re
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,52 +11,71 @@ import pytest
 import trustme
 
 from tests import servers
-from tests.servers import PostgreSQL
+from tests.servers import Server
 from tests.service import PROGRAMS, Service
 
 pytestmark = pytest.mark.boot
 
+DRIVERS = [name for name in servers.DRIVERS if name != "aiosqlite"]
+# What is said of a user that the server does not know.
+REFUSALS = {
+    "asyncpg": r'role \\"nobody\\" does not exist',
+    "psycopg": r'.*role \\"nobody\\" does not exist',
+    "aiomysql": r".*1045.*Access denied for user 'nobody'",
+    "asyncmy": r".*1045.*Access denied for user 'nobody'",
+}
+TLS_WORDS = {
+    "ssl": {"name": "IP address mismatch", "authority": "CERTIFICATE_VERIFY_FAILED"},
+    "libpq": {"name": "does not match host name", "authority": "certificate verify"},
+}
+NOT_OFFERED = {
+    "asyncpg": "rejected SSL upgrade",
+    "psycopg": "server does not support SSL",
+    "aiomysql": "the server offers no encryption",
+    "asyncmy": "OperationalError",
+}
 
-def test_lost_connection_is_called_what_it_is(
-    service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
-) -> None:
-    variables = database("asyncpg") | {"DATABASE_CLIENT_TIMEOUT_SECONDS": "0.5"}
-    done = service("asyncpg").program("lost", **variables)
 
-    assert done.stdout.split() == ["outcome-unknown", "unavailable", "unavailable"]
-
-
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_readiness_does_not_wait_for_a_silent_database(
-    service: Callable[[str], Service],
+    service: Callable[[str], Service], driver: str
 ) -> None:
     """It accepts and says nothing: the answer comes before the 2 s of a connect."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/shop"
-        shop = service("asyncpg")
+        dialect = servers.DRIVERS[driver]["dialect"]
+        url = f"{dialect}://u@127.0.0.1:{silent.getsockname()[1]}/shop"
+        shop = service(driver)
         with shop.running(ready="/livez", DATABASE_URL=url) as running:
             answer = running.client.get("/readyz")
 
     assert (answer.status_code, answer.json()["database"]) == (503, "timeout")
 
 
-def test_wrong_password_is_told_in_the_log_without_the_password(
-    service: Callable[[str], Service], server: PostgreSQL
+@pytest.mark.parametrize(("driver", "reason"), REFUSALS.items())
+def test_wrong_login_is_told_in_the_log_without_the_password(
+    service: Callable[[str], Service],
+    server_of: Callable[[str], Server],
+    driver: str,
+    reason: str,
 ) -> None:
-    shop = service("asyncpg")
-    url = server.url.replace("postgres@", "nobody:hunter2@")
+    shop = service(driver)
+    url = re.sub("//[a-z]+@", "//nobody:hunter2@", server_of(driver).url)
     with shop.running(ready="/livez", DATABASE_URL=url) as running:
         answer = running.client.get("/readyz")
         log = running.log.read_text()
 
     assert (answer.status_code, answer.json()["database"]) == (503, "unavailable")
-    assert 'the database is unavailable: role \\"nobody\\" does not exist' in log
+    assert re.search(f"the database is unavailable: {reason}", log)
     assert "hunter2" not in log + answer.text
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_idle_connections_are_kept_alive(
-    service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
 ) -> None:
-    done = service("asyncpg").program("kept_alive", **database("asyncpg"))
+    done = service(driver).program("kept_alive", **database(driver))
 
     assert done.stdout == "1 60 10 3 10000\n", done.stderr
 
@@ -71,13 +91,11 @@ def test_misuse_of_a_read_session_does_not_type_check(
     assert {int(n) for n in re.findall(r":(\d+): error", done.stdout)} == wrong
 
 
-@pytest.fixture(scope="session")
-def plain() -> Iterator[str]:
+@contextmanager
+def plain(dialect: str) -> Iterator[str]:
     """A server that knows no TLS."""
-    with (
-        TemporaryDirectory() as folder,
-        servers.launcher.started(servers.binaries(), Path(folder)) as url,
-    ):
+    started, binaries = servers.launchers[dialect].started, servers.binaries(dialect)
+    with TemporaryDirectory() as folder, started(binaries, Path(folder)) as url:
         yield url
 
 
@@ -87,13 +105,19 @@ def ping(shop: Service, url: str) -> str:
     return done.stderr if done.returncode else "connected"
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_encryption_is_what_was_asked_for_or_an_error(
-    service: Callable[[str], Service], server: PostgreSQL, plain: str, tmp_path: Path
+    service: Callable[[str], Service],
+    server_of: Callable[[str], Server],
+    tmp_path: Path,
+    driver: str,
 ) -> None:
-    shop = service("asyncpg")
+    shop, server = service(driver), server_of(driver)
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     by_address, by_name = server.url, server.url.replace("127.0.0.1", "localhost")
+    with plain(servers.DRIVERS[driver]["dialect"]) as url:
+        not_encrypted = ping(shop, f"{url}?sslmode=require")
     outcomes = {
         "full": ping(shop, f"{by_name}?sslmode=verify-full&sslrootcert={server.ca}"),
         "ca": ping(shop, f"{by_address}?sslmode=verify-ca&sslrootcert={server.ca}"),
@@ -104,12 +128,13 @@ def test_encryption_is_what_was_asked_for_or_an_error(
         ),
         "wrong ca": ping(shop, f"{by_name}?sslmode=verify-full&sslrootcert={other}"),
         "unknown ca": ping(shop, f"{by_name}?sslmode=verify-ca"),
-        "no encryption": ping(shop, f"{plain}?sslmode=require"),
+        "no encryption": not_encrypted,
     }
 
     accepted = {name for name, text in outcomes.items() if text == "connected"}
     assert accepted == {"full", "ca", "require", "loopback"}
-    assert "IP address mismatch" in outcomes["wrong name"]
-    assert "CERTIFICATE_VERIFY_FAILED" in outcomes["wrong ca"]
-    assert "CERTIFICATE_VERIFY_FAILED" in outcomes["unknown ca"]
-    assert "rejected SSL upgrade" in outcomes["no encryption"]
+    words = TLS_WORDS["libpq" if driver == "psycopg" else "ssl"]
+    assert words["name"] in outcomes["wrong name"]
+    assert words["authority"] in outcomes["wrong ca"]
+    assert words["authority"] in outcomes["unknown ca"]
+    assert re.search(NOT_OFFERED[driver], outcomes["no encryption"])

@@ -19,6 +19,7 @@ NAME = "Use lower-case letters, digits and hyphens, a letter first, as in my-ser
 PACKAGE = "Use at most 30 lower-case letters, digits and underscores, a letter first"
 TEXT = "Use one line of 1 to 100 characters, without quotation marks"
 SQLITE: Answers = {"driver": "aiosqlite"}
+MYSQL: Answers = {"driver": "asyncmy"}
 
 REFUSED: list[tuple[Answers, str]] = [
     ({"project_name": "My Service"}, NAME),
@@ -53,6 +54,8 @@ REFUSED: list[tuple[Answers, str]] = [
         "max_connections 100 only 81 are left for them: use fewer instances, fewer "
         "workers or a bigger server",
     ),
+    (MYSQL | {"max_connections": 100_001}, "Use a number from 1 to 100000."),
+    (MYSQL | {"max_instances": 99}, "but of max_connections 151 only 129 are left"),
     ({"max_connections": 12}, "8 connections, but of max_connections 12 only 2 are"),
     (SQLITE | {"max_connections": 50}, "SQLite has no max_connections: leave it out."),
     (SQLITE | {"database_size": "custom"}, "SQLite has no server to size"),

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import servers
 from tests.service import Service
 
 pytestmark = pytest.mark.boot
 
-DRIVERS = ("asyncpg", "aiosqlite")
-WRONG = {
+DRIVERS = servers.DRIVERS
+WRONG: dict[str, list[tuple[dict[str, str], str]]] = {
     "asyncpg": [
         ({}, "DATABASE_HOST is missing: set DATABASE_URL, or DATABASE_HOST,"),
         (
@@ -70,10 +71,74 @@ WRONG = {
             },
             "DATABASE_LOCK_TIMEOUT_SECONDS: Input should be greater than or equal",
         ),
+        *(
+            (
+                {"DATABASE_URL": "postgresql://u:hunter2@h/d"}
+                | {f"DATABASE_{name}_TIMEOUT_SECONDS": seconds},
+                sentence,
+            )
+            for name, seconds, sentence in (
+                (
+                    "LOCK",
+                    "1",
+                    "1 s does not fit in DATABASE_LOCK_TIMEOUT_SECONDS = 1 s",
+                ),
+                (
+                    "LOCK",
+                    "5",
+                    "DATABASE_LOCK_TIMEOUT_SECONDS = 5 s does not fit in"
+                    " DATABASE_STATEMENT_TIMEOUT_SECONDS = 5 s: lower the first or"
+                    " raise the second.",
+                ),
+                (
+                    "STATEMENT",
+                    "30",
+                    "DATABASE_STATEMENT_TIMEOUT_SECONDS = 30 s does not fit in"
+                    " DATABASE_CLIENT_TIMEOUT_SECONDS = 6 s",
+                ),
+                (
+                    "CONNECT",
+                    "2.5",
+                    "1 s + DATABASE_CONNECT_TIMEOUT_SECONDS = 3.5 s does not fit in"
+                    " DATABASE_ACQUIRE_TIMEOUT_SECONDS = 3 s",
+                ),
+                (
+                    "CLIENT",
+                    "7",
+                    "DATABASE_ACQUIRE_TIMEOUT_SECONDS + DATABASE_CLIENT_TIMEOUT_SECONDS"
+                    " + 1 s = 11 s does not fit in 10 s: lower the first",
+                ),
+            )
+        ),
         (
             {"DATABASE_URL": "postgresql://u:hunter2@h/d", "LOG_LEVEL": "LOUD"},
             "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'.",
         ),
+    ],
+    "psycopg": [
+        (
+            {"DATABASE_URL": "postgresql+asyncpg://u:hunter2@h/d"},
+            "DATABASE_URL asks for postgresql+asyncpg, but this service speaks psycopg",
+        ),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL: write postgresql://"),
+    ],
+    "aiomysql": [
+        (
+            {"DATABASE_URL": "mysql+pymysql://u:hunter2@h/d"},
+            "DATABASE_URL asks for mysql+pymysql, but this service speaks aiomysql"
+            ": write mysql+aiomysql:// or mysql://.",
+        ),
+        (
+            {"DATABASE_URL": "mysql://u:hunter2@h/d?ssl_ca=/ca.pem"},
+            "DATABASE_URL has the parameter ssl_ca, which is not understood",
+        ),
+    ],
+    "asyncmy": [
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d"},
+            "DATABASE_URL asks for postgresql, but this service speaks asyncmy",
+        ),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL: write mysql://"),
     ],
     "aiosqlite": [
         (
@@ -108,7 +173,7 @@ def test_wrong_environment_is_told_in_a_sentence(
         assert line.startswith(sentence)
 
 
-RIGHT = {
+RIGHT: dict[str, dict[str, str]] = {
     "asyncpg": {
         "postgres://u:p@db/shop": "postgresql+asyncpg://u:p@db:5432/shop verify-full",
         "postgresql://u@db:60/shop": "postgresql+asyncpg://u@db:60/shop verify-full",
@@ -119,6 +184,18 @@ RIGHT = {
             "postgresql+asyncpg://u@localhost:5432/shop disable"
         ),
         "postgresql://u@[::1]/shop": "postgresql+asyncpg://u@[::1]:5432/shop disable",
+    },
+    "psycopg": {
+        "postgres://u:p@db/shop": "postgresql+psycopg://u:p@db:5432/shop verify-full",
+    },
+    "aiomysql": {
+        "mysql://u:p@db/shop": "mysql+aiomysql://u:p@db:3306/shop verify-full",
+        "mariadb://u@localhost/shop": "mysql+aiomysql://u@localhost:3306/shop disable",
+    },
+    "asyncmy": {
+        "mysql+asyncmy://u:p@db:33/shop?sslmode=verify-ca": (
+            "mysql+asyncmy://u:p@db:33/shop verify-ca"
+        ),
     },
     "aiosqlite": {
         "sqlite:///shop.db": "sqlite+aiosqlite:///shop.db ",
@@ -164,6 +241,6 @@ def test_migration_of_an_unreachable_database_fails_in_one_line(
     done = service("asyncpg").command("alembic", "upgrade", "head", DATABASE_URL=url)
 
     assert done.returncode == 1
-    assert done.stderr.startswith("No migration: ")
+    assert done.stderr.startswith("Migration stopped: ")
     assert len(done.stderr.splitlines()) == 1
     assert "hunter2" not in done.stderr

@@ -31,7 +31,8 @@ def rollout(surge: int, unavailable: int) -> dict[str, int]:
     }
 
 
-# Worked by hand: PostgreSQL of the given max_connections, and what one process gets.
+# Worked by hand: a server of the given max_connections (PostgreSQL unless it says
+# otherwise), and what one process gets.
 EXAMPLES = {
     "a rollout doubles 20 instances": (
         {
@@ -102,6 +103,10 @@ EXAMPLES = {
         {"max_connections": 100, "instances": 2, "workers": 2},
         (81, 8, 10, 10, 0, 80),
     ),
+    "MariaDB keeps none back": (
+        {"max_connections": 151, "reserved": 0, "instances": 2, "workers": 2},
+        (129, 8, 16, 16, 0, 128),
+    ),
     "never more than 20": (
         {"max_connections": 5000, "instances": 1, "workers": 1},
         (4486, 2, 20, 20, 0, 40),
@@ -115,7 +120,7 @@ EXAMPLES = {
 def test_worked_examples(
     answers: dict[str, Any], expected: tuple[int, int, int, int, int, int]
 ) -> None:
-    sizes = server(reserved=3, **answers)
+    sizes = server(**{"reserved": 3} | answers)
 
     keys = ("usable", "processes", "cap", "pool_size", "max_overflow", "total")
     assert tuple(sizes[key] for key in keys) == expected

@@ -214,10 +214,11 @@ def change_everything(template: Path) -> None:
     """Change the head and the tail of every source."""
     for path in sorted((template / "template").rglob("*")):
         kept = "answers_file" in path.name or path.name == "py.typed"
-        if path.is_file() and not kept and "{% include" not in path.read_text():
+        if path.is_file() and not kept and not path.read_text().startswith("{% inc"):
             grow(path)
-    for path in sorted((template / "variants").rglob("*.py")):
-        grow(path)
+    for path in sorted((template / "variants").rglob("*.*")):
+        if path.suffix in (".py", ".yaml"):
+            grow(path)
 
 
 def grow(path: Path) -> None:

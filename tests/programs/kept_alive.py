@@ -1,8 +1,10 @@
 """Prints what the kernel has been told about an idle connection."""
 
 import asyncio
+import os
 import socket as s
 
+from shop.db import connect
 from shop.db.engine import create_engine
 from shop.settings import Settings
 
@@ -11,12 +13,13 @@ async def main():
     engine = create_engine(Settings.load())
     async with engine.connect() as connection:
         raw = await connection.get_raw_connection()
-        tcp = raw.driver_connection._transport.get_extra_info("socket")
+        tcp = s.socket(fileno=os.dup(connect._fileno(raw.driver_connection)))
         options = (s.TCP_KEEPIDLE, s.TCP_KEEPINTVL, s.TCP_KEEPCNT, s.TCP_USER_TIMEOUT)
         print(
             tcp.getsockopt(s.SOL_SOCKET, s.SO_KEEPALIVE),
             *(tcp.getsockopt(s.IPPROTO_TCP, option) for option in options),
         )
+        tcp.close()
     await engine.dispose()
 
 

@@ -1,0 +1,93 @@
+"""Connections that cannot be opened."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+from pydantic import SecretStr
+from rows import CANARY, PLAIN, SERVERS, adds, row, serving
+from shop.db.dialect import DIALECT
+from shop.db.session import Read, Write
+from sqlalchemy import literal, select, text
+
+# Who is asked for a password, and may have one connection.
+GUEST = {
+    "postgresql": (
+        "DROP ROLE IF EXISTS {name}",
+        "CREATE ROLE {name} LOGIN PASSWORD '{password}' CONNECTION LIMIT 1",
+    ),
+    "mysql": (
+        "DROP USER IF EXISTS {name}",
+        "CREATE USER {name} IDENTIFIED BY '{password}' WITH MAX_USER_CONNECTIONS 1",
+        "GRANT ALL ON *.* TO {name}",
+    ),
+}
+
+
+async def read(session: Read) -> None:
+    await session.execute(select(literal(CANARY)))
+
+
+async def write(session: Write) -> None:
+    await session.execute(adds(f"{CANARY} unconnected"))
+
+
+async def both(**changes):
+    async with serving(read, write, **changes) as client:
+        return await asyncio.gather(client.ask("/read"), client.ask("/write"))
+
+
+async def guest(laboratory, name):
+    """Make a user, and answer how it logs in."""
+    password = f"{CANARY}-{name}"
+    names = {"name": name, "password": password}
+    await laboratory.execute(*(text(each.format(**names)) for each in GUEST[DIALECT]))
+    return {"database_user": name, "database_password": SecretStr(password)}
+
+
+@row("refused connect", SERVERS)
+async def connect_where_nobody_listens(_):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        return await both(database_port=closed.getsockname()[1])
+
+
+@row("silent connect", SERVERS)
+async def connect_to_a_server_that_says_nothing(_):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        return await both(database_port=silent.getsockname()[1], **PLAIN)
+
+
+@row("unknown host", SERVERS)
+async def connect_to_a_host_that_is_unknown(_):
+    return await both(database_host="nowhere.invalid")
+
+
+@row("wrong password", SERVERS)
+async def log_in_with_a_wrong_password(laboratory):
+    user = await guest(laboratory, "guest")
+    return await both(**user | {"database_password": SecretStr(f"{CANARY}-wrong")})
+
+
+@row("wrong name", SERVERS)
+async def ask_for_a_database_that_is_not_there(_):
+    return await both(database_name="nowhere")
+
+
+@row("wrong path", ["aiosqlite"])
+async def open_a_file_that_cannot_be(_):
+    return await both(database_path=Path("/nowhere/shop.sqlite3"))
+
+
+@row("too many connections", SERVERS)
+async def connect_once_too_often(laboratory):
+    async def hold(session: Read) -> None:
+        await session.execute(select(literal(CANARY)))
+        await is_full.wait()
+
+    is_full = asyncio.Event()
+    async with serving(hold, **await guest(laboratory, "lonely")) as client:
+        answers = [asyncio.create_task(client.ask("/hold")) for _ in range(2)]
+        await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+        is_full.set()
+        return sorted([await answer for answer in answers])

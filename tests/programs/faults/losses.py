@@ -1,0 +1,227 @@
+"""Connections that are lost: while idle, within a statement, at COMMIT and ROLLBACK."""
+
+import asyncio
+from contextlib import contextmanager
+from unittest import mock
+
+from fastapi import HTTPException
+from rows import (
+    CANARY,
+    IDENTITY,
+    IDLE_SECONDS,
+    MYSQL,
+    ONE,
+    PLAIN,
+    POSTGRESQL,
+    SERVERS,
+    SETTINGS,
+    adds,
+    row,
+    serving,
+    until,
+)
+from shop.db.connect import DRIVER
+from shop.db.session import Read, Write
+from sqlalchemy import event, literal, select, text
+from sqlalchemy.util.concurrency import await_
+from waits import long
+
+from tests.proxy import Proxy
+
+ORDER = {
+    "customer": CANARY,
+    "lines": [{"sku": sku, "quantity": 1, "price_cents": 1} for sku in ("tea", "milk")],
+}
+
+
+async def read(session: Read) -> None:
+    await session.execute(select(literal(CANARY)))
+
+
+async def write(session: Write) -> None:
+    await session.execute(select(literal(CANARY)))
+
+
+def number_of(connection):
+    """What the server calls it, which the driver knows without asking."""
+    driver_connection = connection.connection.driver_connection
+    if DRIVER in MYSQL:
+        return driver_connection.thread_id()
+    if DRIVER == "psycopg":
+        return driver_connection.info.backend_pid
+    return driver_connection.get_server_pid()
+
+
+@contextmanager
+def network():
+    """A way to the server on which bytes can be lost, and the settings that take it."""
+    with Proxy(SETTINGS.database_host, SETTINGS.database_port) as proxy:
+        yield proxy, {"database_port": proxy.port} | PLAIN
+
+
+async def kill_idle(laboratory, client):
+    answer = await client.post("/identity")
+    await laboratory.kill(answer.json())
+
+
+@row("killed a moment ago", SERVERS)
+async def use_a_connection_that_was_just_in_use(laboratory):
+    """Nobody asks it before its use: a read is repeated, a write says so."""
+    answers = []
+    async with serving(read, write, **ONE) as client:
+        for path in ("/read", "/write"):
+            await kill_idle(laboratory, client)
+            answers += [await client.ask(path), await client.ask(path)]
+    return answers
+
+
+@row("killed while idle", SERVERS)
+async def use_a_connection_that_was_idle(laboratory):
+    async def one(path):
+        async with serving(read, write, **ONE) as client:
+            await kill_idle(laboratory, client)
+            await asyncio.sleep(IDLE_SECONDS)
+            return await client.ask(path)
+
+    return await asyncio.gather(one("/read"), one("/write"))
+
+
+@row("killed within a statement", SERVERS)
+async def lose_a_statement(laboratory):
+    async def sleep(session: Write) -> None:
+        number.set_result(await session.scalar(IDENTITY))
+        await session.execute(long())
+
+    async def is_asleep():
+        return number.result() in await laboratory.server.sleeping()
+
+    number = asyncio.get_running_loop().create_future()
+    async with serving(sleep) as client:
+        answer = asyncio.create_task(client.ask("/sleep"))
+        await number
+        await until(is_asleep)
+        await laboratory.kill(number.result())
+        return [await answer]
+
+
+@row("killed before COMMIT", SERVERS)
+async def lose_a_transaction(laboratory):
+    name = f"{CANARY} before COMMIT"
+
+    async def add(session: Write) -> None:
+        await session.execute(adds(name))
+        await laboratory.kill(await session.scalar(IDENTITY))
+
+    async with serving(add) as client:
+        return [await client.ask("/add"), await laboratory.has(name)]
+
+
+@row("lost after COMMIT", SERVERS)
+async def lose_the_answer_to_a_commit(laboratory):
+    name = f"{CANARY} after COMMIT"
+
+    async def add(session: Write) -> None:
+        await session.execute(adds(name))
+        proxy.drop_after(rb"\bCOMMIT\b")
+
+    with network() as (proxy, way):
+        async with serving(add, **way) as client:
+            answer = asyncio.create_task(client.ask("/add"))
+            await until(laboratory.has, name)
+            proxy.break_connections()
+            return [await answer, await laboratory.has(name)]
+
+
+@row("silent COMMIT", SERVERS)
+async def wait_for_the_answer_to_a_commit(_):
+    async def add(session: Write) -> None:
+        await session.execute(adds(f"{CANARY} silent"))
+        proxy.freeze()
+
+    with network() as (proxy, way):
+        async with serving(add, **way) as client:
+            answer = await client.ask("/add")
+        proxy.heal()
+    return [answer]
+
+
+@row("own error", SERVERS)
+async def fail_on_a_connection_that_is_lost(laboratory):
+    """The handler's own error is the answer, although the ROLLBACK fails as well."""
+
+    async def killed(session: Write) -> None:
+        await session.execute(adds(f"{CANARY} killed"))
+        await laboratory.kill(await session.scalar(IDENTITY))
+        raise HTTPException(402)
+
+    async def silent(session: Write) -> None:
+        await session.execute(adds(f"{CANARY} silent and undone"))
+        proxy.freeze()
+        raise HTTPException(402)
+
+    with network() as (proxy, way):
+        async with serving(killed, silent, **way) as client:
+            return [await client.ask("/killed"), await client.ask("/silent")]
+
+
+@row("killed every time", SERVERS)
+async def lose_each_connection_just_before_the_read(laboratory):
+    """The last is how often it was tried."""
+    tried = []
+
+    def kill(*arguments):
+        connection, _, statement, *_ = arguments
+        if CANARY in statement:
+            tried.append(number_of(connection))
+            await_(laboratory.kill(tried[-1]))
+
+    async def read(session: Read) -> None:
+        await session.execute(select(literal(1).label(CANARY)))
+
+    # However long a busy machine takes to kill: the repeat is what counts here.
+    with mock.patch("shop.db.session.REPEAT_SECONDS", 60):
+        async with serving(read) as client:
+            event.listen(client.engine, "before_cursor_execute", kill)
+            return [await client.ask("/read"), len(tried)]
+
+
+@row("killed between two queries", SERVERS)
+async def read_an_order_on_a_connection_that_is_lost(laboratory):
+    """Its lines come by a second query: on another connection, and complete."""
+    killed = []
+
+    def kill(*arguments):
+        connection, _, statement, *_ = arguments
+        if "FROM orders" in statement and not killed:
+            killed.append(number_of(connection))
+            await_(laboratory.kill(killed[0]))
+
+    async with serving() as client:
+        created = (await client.post("/orders", json=ORDER)).json()
+        event.listen(client.engine, "after_cursor_execute", kill)
+        answer = await client.get(f"/orders/{created['id']}")
+        return [answer.status_code, bool(killed) and answer.json() == created]
+
+
+@row("changed table", POSTGRESQL)
+async def select_what_a_migration_has_changed(laboratory):
+    """Behind what each connection has prepared: psycopg does it at the sixth time."""
+    plans = select(text("*")).select_from(text("plans")).where(literal(CANARY) != "")
+
+    async def read(session: Read) -> None:
+        await session.execute(plans)
+
+    async def write(session: Write) -> None:
+        await session.execute(plans)
+
+    answers = []
+    await laboratory.execute(text("CREATE TABLE plans (size int)"))
+    async with serving(read, write, **ONE) as client:
+        for path, kind in (("/read", "bigint"), ("/write", "numeric")):
+            for _ in range(6):
+                await client.post(path)
+            await laboratory.execute(
+                text(f"ALTER TABLE plans ALTER COLUMN size TYPE {kind}")
+            )
+            answers += [await client.ask(path), await client.ask(path)]
+    return answers

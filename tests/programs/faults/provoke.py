@@ -1,0 +1,50 @@
+"""Provokes every row of the table that this driver knows.
+
+Prints what each was answered, how long that took and what the answers said. The service
+writes its log to stderr, with the name of the row as the id of the request.
+"""
+
+import asyncio
+import json
+import logging
+from importlib import import_module
+from time import monotonic
+
+import uvloop
+from rows import BODIES, ROWS, SERVERS, current, laboratory
+from shop.db.connect import DRIVER
+from shop.logs import configure_logging
+
+for module in ("connects", "constraints", "losses", "waits"):
+    import_module(module)
+
+# SQLite has one writer, and so one fault at a time.
+SIDE_BY_SIDE = asyncio.Semaphore(len(ROWS) if DRIVER in SERVERS else 1)
+
+
+async def provoke(name, laboratory):
+    current.set(name.replace(" ", "_"))
+    async with SIDE_BY_SIDE:
+        began = monotonic()
+        try:
+            answers = await ROWS[name](laboratory)
+        except Exception as error:
+            raise RuntimeError(name) from error
+        return answers, round(monotonic() - began, 1)
+
+
+async def main():
+    configure_logging("INFO")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs what we ask
+    async with laboratory() as database, asyncio.TaskGroup() as group:
+        tasks = {name: group.create_task(provoke(name, database)) for name in ROWS}
+    outcomes = {name: task.result() for name, task in tasks.items()}
+    report = {
+        "answers": {name: answers for name, (answers, _) in outcomes.items()},
+        "seconds": {name: seconds for name, (_, seconds) in outcomes.items()},
+        "bodies": BODIES,
+    }
+    print(json.dumps(report))
+
+
+uvloop.run(main())

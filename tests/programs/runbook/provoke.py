@@ -1,0 +1,69 @@
+"""Provokes every error of the runbook that this driver knows, and cures it.
+
+Prints, for the words of the log, what each provocation and each cure has raised, and
+what the process has written to stderr meanwhile.
+"""
+
+import asyncio
+import gc
+import io
+import json
+import logging
+import sys
+from contextlib import redirect_stderr
+from importlib import import_module
+
+from entries import CURES, PROVOCATIONS, SETTINGS, run
+from shop.db.session import open_database
+from shop.errors import EXCEPTION_HANDLERS
+from shop.logs import configure_logging
+from shop.models import Order
+from sqlalchemy.exc import DBAPIError
+
+
+def outcome(function):
+    raised = None
+    with redirect_stderr(io.StringIO()) as log:
+        configure_logging("WARNING")
+        try:
+            run(function)
+        except Exception as error:
+            raised = classes(error)
+            answer(error)
+        gc.collect()
+    return {"name": function.__name__, "raised": raised, "log": log.getvalue()}
+
+
+def answer(error):
+    """As the service does it, and the server around it."""
+    try:
+        asyncio.run(EXCEPTION_HANDLERS[DBAPIError](None, error))
+    except Exception:
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+
+
+def classes(error):
+    """Its own class and those of what is behind it."""
+    behind = error.__cause__ or error.__context__
+    return [type(error).__name__, *(classes(behind) if behind else ())]
+
+
+async def prepare():
+    async with open_database(SETTINGS) as database, database.write() as session:
+        session.add(Order(customer="ada", idempotency_key="taken"))
+
+
+for module in ("attributes", "loops", "servers", "swallowed", "tasks"):
+    import_module(module)
+gc.disable()  # what is lost is found when we look for it
+asyncio.run(prepare())
+json.dump(
+    {
+        words: {
+            "provocations": [outcome(function) for function in provocations],
+            "cures": [outcome(function) for function in CURES[words]],
+        }
+        for words, provocations in PROVOCATIONS.items()
+    },
+    sys.stdout,
+)

@@ -1,0 +1,80 @@
+"""Several tasks and one session, one task and several sessions."""
+
+import asyncio
+import gc
+from contextlib import suppress
+
+from entries import ORDER, SETTINGS, cures, provokes, read
+from sqlalchemy.exc import InvalidRequestError
+
+FULL = "QueuePool limit of size"
+SHARED = "This session is provisioning a new connection"
+LOST = "trying to clean up non-checked-in connection"
+# What becomes of two statements at once on one connection.
+BUSY = "another operation is in progress"
+WAITING = "readexactly() called while another coroutine is already waiting"
+UNSYNCED = "Command Out of Sync"
+
+
+@provokes(FULL)
+async def hold_two_sessions_each(database):
+    full = asyncio.Barrier(SETTINGS.database_pool_size)
+
+    async def handler():
+        async with database.read() as session:
+            await session.scalars(ORDER)
+            await full.wait()
+            await read(database)
+
+    done = await asyncio.gather(
+        *(handler() for _ in range(full.parties)), return_exceptions=True
+    )
+    raise next(filter(None, done))
+
+
+@cures(FULL, SHARED, LOST)
+async def hold_one_session_each(database):
+    await asyncio.gather(*(read(database) for _ in range(50)))
+
+
+@provokes(SHARED)
+async def share_a_session_that_has_to_wait_for_its_connection(database):
+    async with database.write() as session:
+        await asyncio.gather(session.scalars(ORDER), session.scalars(ORDER))
+
+
+@provokes(LOST)
+async def go_on_without_the_connection_of_a_shared_session(database):
+    with suppress(InvalidRequestError):
+        await share_a_session_that_has_to_wait_for_its_connection(database)
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    gc.collect()
+
+
+@cures(SHARED, LOST)
+async def await_one_after_the_other(database):
+    async with database.read() as session:
+        for _ in range(2):
+            await session.scalars(ORDER)
+
+
+@provokes(BUSY, on=["asyncpg"])
+@provokes(WAITING, on=["aiomysql"])
+@provokes(UNSYNCED, on=["asyncmy"])
+async def outlive_the_session(database):
+    async with database.write() as session:
+        await session.scalars(ORDER)
+        task = asyncio.create_task(session.scalars(ORDER))
+        await asyncio.sleep(0)
+    await task
+
+
+@cures(BUSY, on=["asyncpg"])
+@cures(WAITING, on=["aiomysql"])
+@cures(UNSYNCED, on=["asyncmy"])
+async def await_the_task(database):
+    async with database.write() as session:
+        await session.scalars(ORDER)
+        task = asyncio.create_task(session.scalars(ORDER))
+        await asyncio.sleep(0)
+        await task

@@ -1,0 +1,131 @@
+"""What each fault of a database is answered over HTTP, driver by driver."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.rendering import ROOT
+from tests.servers import DRIVERS
+from tests.service import PROGRAMS, Service
+
+pytestmark = pytest.mark.boot
+
+CONFLICT = "409 conflict"
+BUSY = "503 busy again after 1 s"
+TIMEOUT = "503 timeout again after 1 s"
+UNAVAILABLE = "503 unavailable again after 1 s"
+UNKNOWN = "504 outcome-unknown"
+OWN = "402 about:blank"
+
+# "Server has gone away", or "lost connection during query".
+MYSQL_LOST = "20(06|13)"
+
+# Far enough apart to tell one from the next.
+LIMITS = {
+    "DATABASE_LOCK_TIMEOUT_SECONDS": "2",
+    "DATABASE_STATEMENT_TIMEOUT_SECONDS": "3",
+    "DATABASE_CLIENT_TIMEOUT_SECONDS": "4",
+}
+# What the program writes in parameters and passwords.
+CANARY = "canary"
+
+
+class Row(NamedTuple):
+    """The answers, and what the log says of the cause; None where there is no such."""
+
+    answers: list[Any]
+    postgresql: str | None = None
+    mysql: str | None = None
+    sqlite: str | None = None
+
+
+# False: no row is left of what was written before the fault.
+ROWS = {
+    "unique": Row(
+        [CONFLICT, False], "unique", "1062, duplicate entry for 'uq_", "UNIQUE"
+    ),
+    "foreign key": Row([CONFLICT, False], "insert .* foreign key", "1452", "FOREIGN"),
+    "foreign key of others": Row(
+        [CONFLICT, False], "delete .* foreign key", "1451", "FOREIGN"
+    ),
+    "not null": Row([CONFLICT, False], "not-null", "1048", "NOT NULL"),
+    "check": Row([CONFLICT, False], "check constraint", "4025", "CHECK"),
+    "deferred": Row([CONFLICT, False], "foreign key", None, "FOREIGN"),
+    "statement timeout": Row(
+        [TIMEOUT, TIMEOUT], "statement timeout", "max_statement_time"
+    ),
+    # Once: a read that was cut is not repeated.
+    "statement timer": Row(
+        ["200", UNAVAILABLE, 1], "No answer in 4.0 s", "No answer in 4.0 s"
+    ),
+    "lock timeout": Row([BUSY], "lock timeout", "1205", "database is locked"),
+    "deadlock": Row(["200", BUSY], "deadlock detected", "1213"),
+    "serialization": Row(["200", BUSY], "could not serialize", "1020"),
+    "read only": Row(
+        ["200", UNAVAILABLE], "read-only transaction", "1792", "readonly database"
+    ),
+    "pool full": Row([BUSY, "200"], *["QueuePool limit of size 1"] * 3),
+    "refused connect": Row([UNAVAILABLE] * 2, "refused", "2003"),
+    "silent connect": Row([UNAVAILABLE] * 2, *["no answer in 2.0 s"] * 2),
+    "unknown host": Row([UNAVAILABLE] * 2, r"Errno -\d", "2003"),
+    "wrong password": Row([UNAVAILABLE] * 2, "password authentication failed", "1045"),
+    "wrong name": Row([UNAVAILABLE] * 2, '"nowhere" does not exist', "1049"),
+    "wrong path": Row([UNAVAILABLE] * 2, sqlite="unable to open"),
+    "too many connections": Row(["200", BUSY], "too many connections", "1226"),
+    # A read is repeated, a write is not; the next one has a new connection.
+    "killed a moment ago": Row(
+        ["200", "200", UNAVAILABLE, "200"], "closed|terminating", MYSQL_LOST
+    ),
+    # Asked before its use, so that nobody notices.
+    "killed while idle": Row(["200", "200"], "", ""),
+    "killed every time": Row([UNAVAILABLE, 2], "closed|terminating", MYSQL_LOST),
+    "killed between two queries": Row([200, True], "", ""),
+    "killed within a statement": Row([UNAVAILABLE], "terminating", MYSQL_LOST),
+    "killed before COMMIT": Row([UNKNOWN, False], "closed|terminating", MYSQL_LOST),
+    # True: it was committed, although nobody said so.
+    "lost after COMMIT": Row([UNKNOWN, True], "closed", MYSQL_LOST),
+    "silent COMMIT": Row([UNKNOWN], *["No answer in 4.0 s"] * 2),
+    "own error": Row([OWN, OWN], *["ROLLBACK failed"] * 2),
+    "changed table": Row(
+        ["200", "200", UNAVAILABLE, "200"], "cached (statement )?plan"
+    ),
+}
+# libpq tells no SQLSTATE when it cannot connect.
+WITHOUT_CODE = {"too many connections": ["200", UNAVAILABLE]}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_every_fault_is_answered_with_its_class(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    dialect = DRIVERS[driver]["dialect"]
+    causes = {
+        name: cause
+        for name, row in ROWS.items()
+        if (cause := getattr(row, dialect)) is not None
+    }
+    expected = {name: ROWS[name].answers for name in causes}
+    if driver == "psycopg":
+        expected |= WITHOUT_CODE
+
+    variables = database(driver) | LIMITS | {"PYTHONPATH": f"{ROOT}:{PROGRAMS}"}
+    done = service(driver).program("faults/provoke", **variables)
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    print(report["seconds"])
+    assert report["answers"] == expected
+    log = [json.loads(line) for line in done.stderr.splitlines()]
+    for name, cause in causes.items():
+        lines = [line for line in log if line["request_id"] == name.replace(" ", "_")]
+        assert re.search(cause, "\n".join(line["message"] for line in lines)), name
+    loud = [line for line in log if line["levelname"] not in ("INFO", "WARNING")]
+    assert loud == []
+    # Nor is one in a traceback, which is a field of a line.
+    assert CANARY not in done.stderr, "no value of a parameter belongs there"
+    assert CANARY not in json.dumps(report["bodies"])
