@@ -58,6 +58,7 @@ OURS = (
     Contender("stock", "(d) on the stock pool", "rivals:stock"),
 )
 CONTENDERS = (LIMIT, ARTICLES, *OURS)
+NETWORKED = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
 
 Numbers = dict[str, float]
 Results = dict[tuple[int, Contender], Numbers]
@@ -285,6 +286,40 @@ def show_ratios(clients: int, results: Results) -> None:
     show(rows)
 
 
+def measure_reads(folder: Path, *numbers: int) -> dict[str, Numbers]:
+    """By driver, the CPU of a read: see reads.py."""
+    found = {}
+    for driver in NETWORKED:
+        project = folder / driver / "service"
+        rendering.render(folder / "template", project, {"driver": driver})
+        command = ["uv", "run", "--quiet", "python", "tests/database.py", "python"]
+        done = subprocess.run(
+            [*command, HERE / "reads.py", *map(str, numbers)],
+            cwd=project,
+            env=rendering.environment(),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        found[driver] = json.loads(done.stdout)
+    return found
+
+
+def show_reads(found: dict[str, Numbers]) -> None:
+    rivals = list(next(iter(found.values())))
+    rows = [("CPU us of a read", *rivals, "to plain", "what is added")]
+    for driver, numbers in found.items():
+        plain = numbers["plain pool"]
+        added = numbers["service"] - plain
+        ping = numbers["plain pool, pre_ping"] - plain
+        cells = [f"{numbers[rival]:.0f}" for rival in rivals]
+        ratios = (f"{numbers['service'] / plain:.2f}x", f"{added / ping:.2f}x a ping")
+        rows.append((driver, *cells, *ratios))
+    for title, *row in rows:
+        print(f"{title:18}" + "".join(f"{cell:>23}" for cell in row))
+    print()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Measure the rendered service beside others, in one run."
@@ -296,6 +331,7 @@ def main() -> None:
         prepared(Path(folder)) as project,
     ):
         show_start(*measure_start(project, rounds=1 if quick else STARTS))
+        show_reads(measure_reads(Path(folder), *((1, 500) if quick else (7, 1500))))
         results = measure_load(project, *((1, 1) if quick else (ROUNDS, SECONDS)))
     for clients in LOADS:
         show_load(clients, results)

@@ -108,9 +108,9 @@ def rendered() -> FastAPI:
 
 
 def stock() -> FastAPI:
-    """Build the same service on the pool that SQLAlchemy brings."""
-    from service.db import engine
-    from sqlalchemy.pool import AsyncAdaptedQueuePool
+    """Build the same service on the queue that SQLAlchemy brings."""
+    from service.db.pool import FairPool
+    from sqlalchemy.util.queue import AsyncAdaptedQueue
 
-    engine.FairPool = AsyncAdaptedQueuePool
+    FairPool._queue_class = AsyncAdaptedQueue
     return rendered()
