@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import socket
 import sqlite3
 import threading
@@ -289,7 +288,7 @@ def test_many_orders_leave_at_the_pace_of_their_reader(
 
     def be_cut_off(driver: str) -> None:
         line = "await allow_to_last(connection, seconds)"
-        source = without(shops[driver], tmp_path / driver, "db/bulk.py", line)
+        source = shops[driver].changed(tmp_path / driver, "db/bulk.py", line, "pass")
         # Not the usual 10 s: a busy machine is late to fill the buffers on the way.
         limits = {"DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_SECONDS": "5"}
         with (
@@ -305,7 +304,7 @@ def test_many_orders_leave_at_the_pace_of_their_reader(
 
     def hoard(driver: str) -> None:
         line = "self.transport.pause_reading()"
-        source = without(shops[driver], tmp_path / driver, "db/connect.py", line)
+        source = shops[driver].changed(tmp_path / driver, "db/connect.py", line, "pass")
         with (
             start(driver, "unpaced", PYTHONPATH=source) as serving,
             serving.running.client.stream("GET", EXPORT) as answer,
@@ -365,16 +364,6 @@ def write_on(serving: Serving, paid: int) -> None:
         assert client.post("/orders", json=ORDER).status_code == 201
         assert time.monotonic() - began < 2
         time.sleep(1)
-
-
-def without(shop: Service, folder: Path, file: str, line: str) -> str:
-    """A copy of the service's source in which a line is taken out."""
-    shutil.copytree(shop.folder / "src", folder)
-    path = folder / shop.package / file
-    text = path.read_text()
-    assert text.count(line) == 1
-    path.write_text(text.replace(line, "pass"))
-    return str(folder)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -129,3 +130,92 @@ def test_every_fault_is_answered_with_its_class(
     # Nor is one in a traceback, which is a field of a line.
     assert CANARY not in done.stderr, "no value of a parameter belongs there"
     assert CANARY not in json.dumps(report["bodies"])
+
+
+class Protection(NamedTuple):
+    row: str  # whose answers it is for
+    file: str
+    code: str
+    without: str
+    drivers: tuple[str, ...] = ("asyncpg", "asyncmy")
+
+
+# What all drivers share is taken out of one of PostgreSQL's and one of MySQL's.
+PROTECTIONS = (
+    Protection("unique", "db/dialect.py", "1062", "1", ("asyncmy",)),
+    Protection("deadlock", "db/dialect.py", '"40": "busy"', '"4": ""', ("psycopg",)),
+    Protection(
+        "pool full",
+        "db/faults.py",
+        "isinstance(error, PoolTimeoutError)",
+        "False",
+        ("aiosqlite",),
+    ),
+    Protection(
+        "refused connect",
+        "db/watch.py",
+        "except OSError as error",
+        "except KeyError as error",
+        ("asyncpg",),
+    ),
+    Protection(
+        "killed a moment ago",
+        "db/session.py",
+        "if not error.connection_invalidated or",
+        "if True or",
+    ),
+    Protection(
+        "killed while idle", "db/watch.py", "connection.run_async(self._ping)", "pass"
+    ),
+    Protection(
+        "killed before COMMIT",
+        "db/session.py",
+        "        if error.connection_invalidated:",
+        "        if False:",
+    ),
+    Protection(
+        "statement timer",
+        "db/session.py",
+        "or monotonic() - started > REPEAT_SECONDS",
+        "",
+    ),
+    Protection(
+        "own error",
+        "db/session.py",
+        "except DBAPIError as error:\n        logger",
+        "except KeyError as error:\n        logger",
+    ),
+    Protection(
+        "changed table",
+        "db/connect.py",
+        'event.listen(engine.sync_engine, "handle_error", _drop_stale)',
+        "pass",
+        ("asyncpg", "psycopg"),
+    ),
+)
+CASES = [
+    pytest.param(protection, driver, id=f"{protection.row}, {driver}")
+    for protection in PROTECTIONS
+    for driver in protection.drivers
+]
+
+
+@pytest.mark.parametrize(("protection", "driver"), CASES)
+def test_fault_is_answered_otherwise_without_its_protection(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
+    protection: Protection,
+    driver: str,
+) -> None:
+    shop = service(driver)
+    source = shop.changed(
+        tmp_path / "src", protection.file, protection.code, protection.without
+    )
+    path = f"{source}:{ROOT}:{PROGRAMS}"
+    variables = database(driver) | LIMITS | {"PYTHONPATH": path}
+    done = shop.program("faults/provoke", protection.row, **variables)
+
+    assert done.returncode == 0, done.stderr
+    (answers,) = json.loads(done.stdout)["answers"].values()
+    assert answers != ROWS[protection.row].answers

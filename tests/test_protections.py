@@ -1,7 +1,6 @@
 """Take each protection out of a rendered service: one of its own tests must fail."""
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -220,23 +219,20 @@ def test_protection_is_proved_by_a_test_that_can_fail(
     protection: Protection,
     driver: str,
 ) -> None:
-    original = service(driver)
-    ignore = shutil.ignore_patterns(".venv", ".*_cache", "*.log")
-    changed = Service(tmp_path / "changed")
-    shutil.copytree(original.folder, changed.folder, ignore=ignore)
-    path = changed.folder / "src" / original.package / protection.file
-    text = path.read_text()
-    assert text.count(protection.code) == 1, protection.file
-    path.write_text(text.replace(protection.code, protection.without))
-
-    python = str(original.folder / ".venv" / "bin" / "python")
-    test = f"tests/{protection.test}"
-    # Ahead of the installed package, which is the unchanged one.
-    source = str(changed.folder / "src")
+    shop = service(driver)
+    source = shop.changed(
+        tmp_path / "src", protection.file, protection.code, protection.without
+    )
     needs_server = driver != "aiosqlite"
     variables = {"DATABASE_URL": server_of(driver).url} if needs_server else {}
-    done = changed.command(
-        python, "-m", "pytest", "-q", test, PYTHONPATH=source, **variables
+    done = shop.command(
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+        f"tests/{protection.test}",
+        PYTHONPATH=source,
+        **variables,
     )
 
     assert done.returncode == 1, done.stdout + done.stderr

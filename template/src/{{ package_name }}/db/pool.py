@@ -87,20 +87,24 @@ class FairQueue(queue.QueueCommon[Entry]):
 
     def wake(self) -> None:
         """There is room for one more: let who has waited longest open it."""
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                self.places += 1
-                return waiter.set_exception(_Place())
+        if waiter := self._next_in_line():
+            self.places += 1
+            waiter.set_exception(_Place())
 
     def _hand_over(self, item: Entry) -> bool:
+        waiter = self._next_in_line()
+        if not waiter:
+            return False
+        self._watch()
+        waiter.set_result(item)
+        return True
+
+    def _next_in_line(self) -> asyncio.Future[Entry] | None:
         while self._waiting:
             waiter = self._waiting.popleft()
-            if not waiter.done():
-                self._watch()
-                waiter.set_result(item)
-                return True
-        return False
+            if not waiter.done():  # else it has been told already, or has left
+                return waiter
+        return None
 
     def _watch(self) -> None:
         self._handed_over += 1
