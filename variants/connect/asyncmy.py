@@ -21,7 +21,9 @@ AHEAD_BYTES = 256 * 1024
 
 def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
     return {
-        "async_creator_fn": bounded(_connect, settings, _failure),
+        "async_creator_fn": bounded(
+            _connect, settings, fileno=_fileno, failure=_failure
+        ),
         "autocommit": True,
         "charset": "utf8mb4",
         "init_command": dialect.session_settings(settings),

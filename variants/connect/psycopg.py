@@ -27,7 +27,10 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
     }
     return {
         "async_creator_fn": bounded(
-            _connect, settings, SqlclientUnableToEstablishSqlconnection
+            _connect,
+            settings,
+            fileno=_fileno,
+            failure=SqlclientUnableToEstablishSqlconnection,
         ),
         "application_name": __name__.partition(".")[0],
         "client_encoding": "utf8",

@@ -14,6 +14,8 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Any) -> Any:
+        if value and not value.tzinfo:
+            raise ValueError("a time without a zone: write datetime.now(UTC)")
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: Any, dialect: Any) -> datetime | None:

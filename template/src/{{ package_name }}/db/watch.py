@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 def bounded(
     connect: Callable[..., Awaitable[Any]],
     settings: "DatabaseSettings",
+    *,
+    fileno: Callable[[Any], int],
     failure: Callable[[str], Exception],
 ) -> Callable[..., Awaitable[Any]]:
     """Wrap a driver's connect(): its own limit, if any, forgets the handshake.
@@ -58,7 +60,10 @@ def bounded(
         seconds = seconds_left(settings.database_connect_timeout_seconds)
         try:
             async with asyncio.timeout(seconds):
-                return await connect(*args, **kwargs)
+                connection = await connect(*args, **kwargs)
+                with _socket(fileno, connection) as tcp:
+                    _keep_alive(tcp)
+                return connection
         except TimeoutError as error:
             raise failure(f"cannot connect: no answer in {seconds:.1f} s") from error
         except OSError as error:
@@ -111,8 +116,6 @@ class Watch:
         age = LIFETIME_SECONDS * random.uniform(1 - JITTER, 1)  # noqa: S311
         entry.info["used_at"] = monotonic()
         entry.info["old_at"] = monotonic() + age
-        with self._socket_of(connection) as tcp:
-            _keep_alive(tcp)
 
     def _on_checkout(
         self, connection: Connection, entry: ConnectionPoolEntry, _: Any
@@ -191,11 +194,15 @@ class Watch:
 
     def _cut(self, connection: Any, seconds: float) -> None:
         logger.warning("No answer in %.1f s: connection cut.", seconds)
-        with suppress(Exception), self._socket_of(connection) as tcp:  # closed already
+        driver = connection.driver_connection
+        # It may be closed already.
+        with suppress(Exception), _socket(self._fileno, driver) as tcp:
             tcp.shutdown(socket.SHUT_RDWR)
 
-    def _socket_of(self, connection: Any) -> socket.socket:
-        return socket.socket(fileno=os.dup(self._fileno(connection.driver_connection)))
+
+def _socket(fileno: Callable[[Any], int], connection: Any) -> socket.socket:
+    """A second one for the same connection, to be closed after its use."""
+    return socket.socket(fileno=os.dup(fileno(connection)))
 
 
 def _keep_alive(tcp: socket.socket) -> None:

@@ -17,7 +17,10 @@ DRIVER = "asyncpg"
 def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
     return {
         "async_creator_fn": bounded(
-            asyncpg.connect, settings, asyncpg.ClientCannotConnectError
+            asyncpg.connect,
+            settings,
+            fileno=_fileno,
+            failure=asyncpg.ClientCannotConnectError,
         ),
         "ssl": settings.ssl_context() or False,
         "server_settings": {
