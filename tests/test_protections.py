@@ -36,6 +36,12 @@ PROTECTIONS = {
         "pass",
         "test_pool.py::test_connection_handed_to_a_cancelled_caller_stays_in_the_pool",
     ),
+    "turn after a failed connect": Protection(
+        "db/pool.py",
+        "self._pool.wake()",
+        "pass",
+        "test_pool.py::test_callers_in_line_have_their_turn_when_a_connect_fails",
+    ),
     "early refusal": Protection(
         "db/pool.py",
         "if timeout and self._is_hopeless(timeout):",

@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
-from .pool import to_its_end
 
 if TYPE_CHECKING:
     from .settings import DatabaseSettings
@@ -88,7 +86,15 @@ class ToItsEnd:
     async def _finish(self, answer: Coroutine[Any, Any, Any]) -> Any:
         if not self.is_connected:
             return await answer
-        return await to_its_end(asyncio.create_task(answer))
+        task = asyncio.create_task(answer)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            while not task.done():
+                with suppress(asyncio.CancelledError):  # once more
+                    await asyncio.wait({task})
+            task.exception()  # seen
+            raise
 
 
 def fault(error: DBAPIError) -> str | None:

@@ -1,11 +1,13 @@
 """The column type for each annotation of a model, and how a migration writes it."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
-from alembic.autogenerate.api import AutogenContext
 from sqlalchemy.dialects import mysql
+
+if TYPE_CHECKING:
+    from alembic.autogenerate.api import AutogenContext
 
 
 @sa.event.listens_for(sa.Table, "after_parent_attach")
@@ -29,7 +31,9 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value else None
 
 
-def _render_item(kind: str, item: Any, context: AutogenContext) -> str | Literal[False]:
+def _render_item(
+    kind: str, item: Any, context: "AutogenContext"
+) -> str | Literal[False]:
     """A migration names the type of the column, not the Python class around it."""
     if kind == "type" and isinstance(item, UTCDateTime):
         context.imports.add("from sqlalchemy.dialects import mysql")

@@ -95,6 +95,28 @@ async def test_full_pool_refuses_when_the_time_is_up(small: Settings) -> None:
     await engine.dispose()
 
 
+async def test_callers_in_line_have_their_turn_when_a_connect_fails(
+    unreachable: Settings,
+) -> None:
+    engine = create_engine(
+        unreachable.model_copy(
+            update={"database_pool_size": 1, "database_max_overflow": 0}
+        )
+    )
+
+    async def fail() -> Exception:
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            await engine.connect()
+        return caught.value
+
+    errors = await asyncio.gather(*(fail() for _ in range(5)))
+
+    # None of them has waited in vain.
+    assert not [error for error in errors if isinstance(error, PoolTimeoutError)]
+    assert engine.pool.checkedout() == 0
+    await engine.dispose()
+
+
 def in_line(queue: FairQueue, at_most: float = 5) -> asyncio.Task[Any]:
     return asyncio.create_task(greenlet_spawn(queue.get, True, at_most))
 

@@ -2,17 +2,15 @@
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 from contextvars import ContextVar
 from time import monotonic
-from typing import Literal, TypeVar
+from typing import Literal
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 from sqlalchemy.pool import ConnectionPoolEntry as Entry
 from sqlalchemy.util import queue
-from sqlalchemy.util.concurrency import await_, greenlet_spawn
+from sqlalchemy.util.concurrency import await_
 
-T = TypeVar("T")
 Seconds = float | None
 # Over how long the pace of the line is taken: some hundred hand-overs on a busy pool.
 WINDOW_SECONDS = 4
@@ -25,18 +23,6 @@ def seconds_left(at_most: float) -> float:
     share one limit.
     """
     return min(at_most, max(_acquire_until.get() - monotonic(), 0.1))
-
-
-async def to_its_end(task: asyncio.Task[T]) -> T:
-    """Wait for the task, and no less if cancelled meanwhile."""
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):  # once more
-                await asyncio.wait({task})
-        task.exception()  # seen
-        raise
 
 
 class _Place(queue.Empty):
@@ -163,9 +149,8 @@ def _give_up(waiter: asyncio.Future[Entry]) -> None:
 class FairPool(AsyncAdaptedQueuePool):
     """SQLAlchemy's asyncio pool with a queue that nobody can overtake.
 
-    Rests on names of SQLAlchemy that are not public, `_queue_class`,
-    `_create_connection` and `sqlalchemy.util`: hence `sqlalchemy<2.2` in
-    pyproject.toml.
+    Rests on names of SQLAlchemy that are not public, `_queue_class`, `_do_get`,
+    `_dec_overflow` and `sqlalchemy.util`: hence `sqlalchemy<2.2` in pyproject.toml.
     """
 
     _queue_class = FairQueue
@@ -191,17 +176,3 @@ class FairPool(AsyncAdaptedQueuePool):
         super()._dec_overflow()
         self._pool.wake()
         return True
-
-    def _create_connection(self) -> Entry:
-        return await_(self._open())
-
-    async def _open(self) -> Entry:
-        # The server has a session as soon as it is asked for one: a caller that is
-        # cancelled takes leave of it, before the next one opens another.
-        opening = asyncio.create_task(greenlet_spawn(super()._create_connection))
-        try:
-            return await to_its_end(opening)
-        except asyncio.CancelledError:
-            if not opening.exception():
-                await greenlet_spawn(opening.result().close)
-            raise

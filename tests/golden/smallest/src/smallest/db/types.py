@@ -1,10 +1,12 @@
 """The column type for each annotation of a model, and how a migration writes it."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
-from alembic.autogenerate.api import AutogenContext
+
+if TYPE_CHECKING:
+    from alembic.autogenerate.api import AutogenContext
 
 
 class UTCDateTime(sa.TypeDecorator[datetime]):
@@ -22,7 +24,7 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value else None
 
 
-def _render_item(kind: str, item: Any, _: AutogenContext) -> str | Literal[False]:
+def _render_item(kind: str, item: Any, _: "AutogenContext") -> str | Literal[False]:
     """A migration names the type of the column, not the Python class around it."""
     if kind == "type" and isinstance(item, UTCDateTime):
         return "sa.DateTime(timezone=True)"
