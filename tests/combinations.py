@@ -12,11 +12,15 @@ from copier._user_data import AnswersMap, Question
 from tests.rendering import Answers
 
 
+NUMBERS = {"database_size"}
+
+
 def all_answers(template: Path) -> list[Answers]:
     """Branch at each choice and each yes or no, in the order of copier.yml.
 
     The questionnaire itself tells which branches there are: a choice that it greys
-    out, or an answer that it refuses, is none. Numbers and texts keep their default.
+    out, or an answer that it refuses, is none. Numbers and texts keep their default, as
+    does the size of the server, which is a number with a name.
     """
     with Worker(str(template), Path("service"), defaults=True, quiet=True) as worker:
         worker.answers = AnswersMap(metadata=worker.template.metadata)
@@ -40,7 +44,7 @@ def _branches(
         **details,
     )
     asked = question.get_when()
-    options = _options(question) if asked else None
+    options = _options(question) if asked and name not in NUMBERS else None
     for value in [question.get_default()] if options is None else options:
         if value is not MISSING:
             worker.answers.user[name] = value

@@ -18,7 +18,7 @@ MACROS = Environment(  # noqa: S701
 
 
 def server(**answers: Any) -> dict[str, Any]:
-    sizes: dict[str, Any] = json.loads(MACROS.module.server(**answers))  # type: ignore[attr-defined]
+    sizes: dict[str, Any] = json.loads(MACROS.module.server_sizes(**answers))  # type: ignore[attr-defined]
     return sizes
 
 
