@@ -221,6 +221,9 @@ def limits(place: Place) -> Limits:
         return Limits(most, usable, 0, usable)
     product = place.row["poolers"][place.pooler]
     opened = min(usable, product.get("connections", 50 if "own" in product else usable))
+    if "percent" in product:  # by itself: a migration beside it must have room
+        opened = math.floor(most * product["percent"] / 100)
+        usable = free - 1
     clients = size.get("clients", product.get("clients", 10_000))
     return Limits(most, usable, opened, clients)
 
