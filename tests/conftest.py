@@ -10,7 +10,7 @@ import plumbum
 import pytest
 
 from tests import rendering
-from tests.servers import DRIVERS, SERVERS, Server
+from tests.servers import DRIVERS, SERVERS, PgBouncer, Server, pgbouncer
 from tests.service import Service, copy
 
 
@@ -52,6 +52,23 @@ def server_of() -> Iterator[Callable[[str], Server]]:
 @pytest.fixture(scope="session")
 def server(server_of: Callable[[str], Server]) -> Server:
     return server_of("asyncpg")
+
+
+@pytest.fixture(scope="session")
+def pooler_of(server: Server) -> Iterator[Callable[..., PgBouncer]]:
+    """A PgBouncer of that generation and mode, started when it is first asked for."""
+    started: dict[tuple[str, str], PgBouncer] = {}
+    with ExitStack() as stack:
+
+        def pooler_of(generation: str, mode: str = "transaction") -> PgBouncer:
+            if (generation, mode) not in started:
+                folder = Path(stack.enter_context(TemporaryDirectory()))
+                started[generation, mode] = stack.enter_context(
+                    pgbouncer(folder, server, generation, pool_mode=mode)
+                )
+            return started[generation, mode]
+
+        yield pooler_of
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,17 @@
 """Servers for the tests: on free ports of the loopback, ended when the tests end."""
 
 import asyncio
+import csv
 import importlib.util
+import io
 import os
 import pwd
+import socket
+import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +24,7 @@ import yaml
 from sqlalchemy import make_url
 
 from tests.rendering import ROOT
+from tests.service import free_port
 
 DRIVERS: dict[str, dict[str, str]] = yaml.safe_load(
     (ROOT / "hooks" / "drivers.yml").read_text()
@@ -168,6 +174,114 @@ def mariadb(folder: Path) -> Iterator[Server]:
     started = launchers["mysql"].started
     with started(binaries("mysql"), folder / "data", *options) as url:
         yield MariaDB(url, folder / "ca.pem")
+
+
+# The release of Debian that brings it; only the newer one keeps prepared statements.
+PGBOUNCERS = {"1.18": "bookworm", "1.24": "trixie"}
+
+
+@dataclass(frozen=True)
+class PgBouncer:
+    """In front of a PostgreSQL, all of whose databases and users it lets through."""
+
+    url: str
+    ca: Path
+
+    def through(self, url: str) -> str:
+        """The URL of the same database, by way of the pooler."""
+        own = make_url(self.url)
+        return (
+            make_url(url)
+            .set(host=own.host, port=own.port, query={})
+            .render_as_string(hide_password=False)
+        )
+
+    @property
+    def verified(self) -> str:
+        url = self.url.replace("127.0.0.1", "localhost")
+        return f"{url}?sslmode=verify-full&sslrootcert={self.ca}"
+
+    def ask(self, command: str) -> list[dict[str, str]]:
+        """What the console answers: `SHOW POOLS`, `RECONNECT shop`."""
+        url = make_url(self.url).set(database="pgbouncer")
+        done = subprocess.run(
+            [
+                *(binaries() / "psql", "--no-psqlrc", "--csv", f"--command={command}"),
+                url.render_as_string(hide_password=False),
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return list(csv.DictReader(io.StringIO(done.stdout)))
+
+
+@contextmanager
+def pgbouncer(
+    folder: Path,
+    server: Server,
+    generation: str,
+    *,
+    pool_mode: str = "transaction",
+    **options: str | int,
+) -> Iterator[PgBouncer]:
+    """Start one for a server, with `options` for its section [pgbouncer]."""
+    home = ROOT / ".servers" / PGBOUNCERS[generation]
+    if not home.exists():
+        raise RuntimeError(f"PgBouncer {generation} is missing: run `make servers`.")
+    certify(folder, "postgres")
+    (folder / "users.txt").write_text('"postgres" ""\n')
+    url, port = make_url(server.url), free_port()
+    settings = {
+        "listen_addr": "127.0.0.1",
+        "listen_port": port,
+        "unix_socket_dir": "",
+        "pool_mode": pool_mode,
+        "default_pool_size": 5,
+        "max_client_conn": 300,
+        "auth_type": "trust",
+        "auth_file": folder / "users.txt",
+        "admin_users": "postgres",
+        "client_tls_sslmode": "allow",
+        "client_tls_cert_file": folder / "server.pem",
+        "client_tls_key_file": folder / "server.key",
+        "server_tls_sslmode": "disable",
+        **({"user": "postgres"} if os.geteuid() == 0 else {}),
+        **options,
+    }
+    lines = [f"{name} = {value}" for name, value in settings.items()]
+    file, log = folder / "pgbouncer.ini", folder / "log"
+    file.write_text(
+        f"[databases]\n* = host={url.host} port={url.port}\n\n"
+        + "\n".join(["[pgbouncer]", *lines, ""])
+    )
+    with running_pgbouncer(home, file, port, log):
+        yield PgBouncer(
+            f"postgresql://postgres@127.0.0.1:{port}/postgres", folder / "ca.pem"
+        )
+
+
+@contextmanager
+def running_pgbouncer(home: Path, file: Path, port: int, log: Path) -> Iterator[None]:
+    """Run one with its own libraries, until it listens and then to the end."""
+    (loader,) = home.glob("ld-linux*")
+    paths = ("--library-path", home, home / "pgbouncer", file)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [loader, *paths], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        while True:
+            assert process.poll() is None, log.read_text()
+            with suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            time.sleep(0.02)
+        yield
+    finally:
+        process.kill()  # SIGTERM has another meaning in each generation
+        process.wait()
 
 
 # By dialect; what a driver speaks is in DRIVERS.

@@ -6,6 +6,9 @@ has() {
     PATH="$PATH:/usr/sbin" command -v "$1" >/dev/null
 }
 if [ -z "$missing" ]; then
+    # 1.18 knows nothing of prepared statements, 1.24 keeps them for its clients.
+    sh "$(dirname "$0")/pgbouncer.sh" bookworm
+    sh "$(dirname "$0")/pgbouncer.sh" trixie
     has pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1 ||
         missing=postgresql
     # The whole of mariadb-server would start one, now and with the machine.

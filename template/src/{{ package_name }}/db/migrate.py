@@ -9,9 +9,11 @@ from typing import Any
 
 from alembic import context
 from alembic.util import to_tuple
-from sqlalchemy import Connection, MetaData, NullPool
+from sqlalchemy import Connection, MetaData, NullPool, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from .connect import connect_args
 from .dialect import DIALECT, MIGRATION_LIMITS, transactional, try_migration_lock
@@ -30,8 +32,7 @@ def run_migrations(metadata: MetaData, settings: type[DatabaseSettings]) -> None
         _configure(metadata, dialect_name=DIALECT, literal_binds=True)
         _run()
     else:
-        limited = settings.load().model_copy(update=MIGRATION_LIMITS)
-        asyncio.run(_migrate(metadata, limited))
+        asyncio.run(_migrate(metadata, settings.load().direct()))
 
 
 async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
@@ -40,6 +41,7 @@ async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
         connect_args=connect_args(settings),
         poolclass=NullPool,
     )
+    event.listen(engine.sync_engine, "connect", _limit)
     try:
         async with engine.connect() as connection:
             has_work = await connection.run_sync(_look, metadata)
@@ -52,6 +54,13 @@ async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
         statement = shorten(error.statement or "", 80)
         at = f" at {statement}" if statement else ""
         raise SystemExit(f"Migration stopped{at}: {describe(error)}") from None
+
+
+def _limit(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute(MIGRATION_LIMITS)
+    cursor.close()
+    connection.commit()  # else they would end with the transaction
 
 
 def _look(connection: Connection, metadata: MetaData) -> bool:
