@@ -24,7 +24,7 @@ async def budget(connection: AsyncConnection, settings: DatabaseSettings) -> Fin
     if total > POOLER_CLIENTS:
         return "fail", f"{sum_}, but the pooler takes {POOLER_CLIENTS}: open fewer"
     opens = f"the pooler opens {POOLER_CONNECTIONS}"
-    if POOLER_CONNECTIONS > limit.most:
+    if limit.most < POOLER_CONNECTIONS:
         return "fail", f"{opens}, but {limit.whose} leaves {limit.most}"
     return "ok", f"{sum_} of {POOLER_CLIENTS} clients; {opens} of {limit.most}"
 

@@ -7,6 +7,7 @@ from pymysql.constants import CLIENT, CR  # type: ignore[import-untyped]
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from . import dialect
+from .startup import startup_args
 from .watch import Watch, bounded
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
         ),
         "autocommit": True,
         "charset": "utf8mb4",
-        "init_command": dialect.session_settings(settings),
         "program_name": __name__.partition(".")[0],
         "ssl": settings.ssl_context(),
+        **startup_args(settings),
     }
 
 
@@ -48,10 +49,14 @@ class _Connection(dialect.ToItsEnd, Connection):  # type: ignore[misc]
         await super()._request_authentication()
 
 
-async def _connect(*args: Any, **kwargs: Any) -> Connection:
+async def _connect(
+    *args: Any, statements: tuple[str, ...], **kwargs: Any
+) -> Connection:
     connection = _Connection(*args, **kwargs)
     try:
         await connection._connect()
+        for statement in statements:
+            await connection.query(statement)
     except BaseException:
         connection.close()  # aiomysql leaves it open when the time is up
         raise

@@ -8,6 +8,7 @@ from asyncmy.errors import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from . import dialect
+from .startup import startup_args
 from .watch import Watch, bounded
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
         ),
         "autocommit": True,
         "charset": "utf8mb4",
-        "init_command": dialect.session_settings(settings),
         "program_name": __name__.partition(".")[0],
         "ssl": settings.ssl_context(),
+        **startup_args(settings),
     }
 
 
@@ -56,9 +57,11 @@ class _Paced(_MySQLProtocol):  # type: ignore[misc]
         await super().wait_for_data(need)
 
 
-async def _connect(*args: Any, **kwargs: Any) -> Any:
+async def _connect(*args: Any, statements: tuple[str, ...], **kwargs: Any) -> Any:
     connection: Any = _Connection(*args, **kwargs)  # type: ignore[no-untyped-call]
     await connection.connect()
+    for statement in statements:
+        await connection.query(statement)
     connection._proto = _Paced(connection.loop)
     connection._proto.connection_made(connection._transport)
     connection._transport.set_protocol(connection._proto)

@@ -9,6 +9,7 @@ from psycopg.errors import FeatureNotSupported, SqlclientUnableToEstablishSqlcon
 from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from .startup import startup_args
 from .watch import Watch, bounded
 
 if TYPE_CHECKING:
@@ -18,13 +19,6 @@ DRIVER = "psycopg"
 
 
 def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
-    limits = {
-        "lock_timeout": settings.database_lock_timeout_seconds,
-        "statement_timeout": settings.database_statement_timeout_seconds,
-        "idle_in_transaction_session_timeout": (
-            settings.database_idle_in_transaction_timeout_seconds
-        ),
-    }
     return {
         "async_creator_fn": bounded(
             _connect,
@@ -32,14 +26,10 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
             fileno=_fileno,
             failure=SqlclientUnableToEstablishSqlconnection,
         ),
-        "application_name": __name__.partition(".")[0],
         "client_encoding": "utf8",
-        "options": "-c timezone=UTC "
-        + " ".join(
-            f"-c {name}={round(seconds * 1000)}" for name, seconds in limits.items()
-        ),
         "gssencmode": "disable",  # else libpq may ask a Kerberos server first
         **_encryption(settings),
+        **startup_args(settings),
     }
 
 

@@ -3,15 +3,12 @@
 import asyncio
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-
-if TYPE_CHECKING:
-    from .settings import DatabaseSettings
 
 DIALECT = "mysql"
 SCHEMES = ("mysql", "mariadb")
@@ -48,31 +45,11 @@ FAULTS = {
 
 # An index may take an hour to build; a lock must not, because everybody who comes
 # after a waiting ALTER TABLE waits with it.
-MIGRATION_LIMITS = {
-    "database_lock_timeout_seconds": 5,
-    "database_statement_timeout_seconds": 3600,
-    "database_idle_in_transaction_timeout_seconds": 3600,
-}
-
-
-def session_settings(settings: "DatabaseSettings") -> str:
-    """The limits of a session, in one statement for both servers.
-
-    MariaDB executes what is in /*M! */, MySQL what is in /*!80000 */: each has its own
-    name for the limit of a statement, and only MariaDB has one for idleness.
-    """
-    lock = max(1, int(settings.database_lock_timeout_seconds))  # whole seconds
-    statement = settings.database_statement_timeout_seconds
-    idle = max(1, round(settings.database_idle_in_transaction_timeout_seconds))
-    return (
-        f"SET innodb_lock_wait_timeout={lock}, lock_wait_timeout={lock},"
-        f" /*M! max_statement_time={statement}, idle_transaction_timeout={idle},"
-        " tx_isolation='READ-COMMITTED', */"
-        f" /*!80000 max_execution_time={round(statement * 1000)},"
-        " transaction_isolation='READ-COMMITTED', */"
-        # Without it some servers cut a text that is too long, and say nothing.
-        " time_zone='+00:00', sql_mode='TRADITIONAL'"
-    )
+MIGRATION_LIMITS = (
+    "SET innodb_lock_wait_timeout=5, lock_wait_timeout=5"
+    " /*M! , max_statement_time=3600, idle_transaction_timeout=3600 */"
+    " /*!80000 , max_execution_time=3600000 */"
+)
 
 
 class ToItsEnd:

@@ -46,11 +46,11 @@ FAULTS = {
 
 # An index may take an hour to build; a lock must not, because everybody who comes
 # after a waiting ALTER TABLE waits with it.
-MIGRATION_LIMITS = {
-    "database_lock_timeout_seconds": 5,
-    "database_statement_timeout_seconds": 3600,
-    "database_idle_in_transaction_timeout_seconds": 3600,
-}
+MIGRATION_LIMITS = (
+    "SELECT set_config('lock_timeout', '5s', false),"
+    " set_config('statement_timeout', '1h', false),"
+    " set_config('idle_in_transaction_session_timeout', '1h', false)"
+)
 
 
 def fault(error: DBAPIError) -> str | None:

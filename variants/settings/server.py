@@ -82,6 +82,10 @@ class DatabaseSettings(EnvironmentSettings):
     # Whether the warning about a connection that is out for 30 s says who took it.
     database_leak_trace: bool = False
 
+    def direct(self) -> Self:
+        """Where migrations go: there is nothing in between."""
+        return self
+
     @property
     def sqlalchemy_url(self) -> URL:
         password = self.database_password
@@ -131,7 +135,7 @@ class DatabaseSettings(EnvironmentSettings):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> dict[str, Any]:
-        parts = _parts_of(values["database_url"]) if values.get("database_url") else {}
+        parts = parts_of(values["database_url"]) if values.get("database_url") else {}
         if doubled := parts.keys() & values.keys():
             raise ValueError(
                 f"DATABASE_URL and {', '.join(sorted(doubled)).upper()} say the same:"
@@ -153,24 +157,24 @@ def _told(parts: Parts, total: float) -> str:
     return " + ".join(names) + (f" = {total:g} s" if names != [f"{total:g} s"] else "")
 
 
-def _parts_of(secret: str | SecretStr) -> dict[str, Any]:
-    """Take DATABASE_URL apart; no message repeats what may hold the password."""
+def parts_of(secret: str | SecretStr, name: str = "DATABASE_URL") -> dict[str, Any]:
+    """Take a URL apart; no message repeats what may hold the password."""
     text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
     try:
         url = make_url(text.strip())
     except (ArgumentError, ValueError):
         raise ValueError(
-            f"DATABASE_URL is not a URL: write {SCHEMES[0]}://user:password@host/name."
+            f"{name} is not a URL: write {SCHEMES[0]}://user:password@host/name."
         ) from None
     if url.drivername not in (*SCHEMES, f"{DIALECT}+{DRIVER}"):
         raise ValueError(
-            f"DATABASE_URL asks for {url.drivername}, but this service speaks {DRIVER}:"
+            f"{name} asks for {url.drivername}, but this service speaks {DRIVER}:"
             f" write {DIALECT}+{DRIVER}:// or {SCHEMES[0]}://."
         )
     for parameter in url.query:
         if parameter not in URL_PARAMETERS:
             raise ValueError(
-                f"DATABASE_URL has the parameter {parameter}, which is not understood:"
+                f"{name} has the parameter {parameter}, which is not understood:"
                 f" remove it ({' and '.join(URL_PARAMETERS)} are known)."
             )
     parts = {
