@@ -73,6 +73,10 @@ class DatabaseSettings(EnvironmentSettings):
     database_client_timeout_seconds: Seconds = 6
     database_idle_in_transaction_timeout_seconds: Seconds = 10
 
+    # At start: whether what the whole fleet may open fits into what the server gives.
+    # `refuse` ends the start if it does not.
+    database_budget_check: Literal["warn", "off", "refuse"] = "warn"
+
     # An export in all, at the pace of its reader.
     database_export_timeout_seconds: Seconds = 300
     # Whether the warning about a connection that is out for 30 s says who took it.
