@@ -18,7 +18,7 @@ from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from .pool import seconds_left
+from .deadline import seconds_left
 
 if TYPE_CHECKING:
     from .settings import DatabaseSettings
