@@ -60,7 +60,8 @@ def bounded(
         seconds = seconds_left(settings.database_connect_timeout_seconds)
         try:
             async with asyncio.timeout(seconds):
-                connection = await connect(*args, **kwargs)
+                login = {"password": await settings.password()}
+                connection = await connect(*args, **kwargs, **login)
                 with _socket(fileno, connection) as tcp:
                     _keep_alive(tcp)
                 return connection
