@@ -15,6 +15,16 @@ SCHEMES = ("mysql", "mariadb")
 DEFAULT_PORT = 3306
 LOWEST_LIMIT_SECONDS = 0  # InnoDB looks for deadlocks at once
 
+# Which session it is, what time there; how many sessions there can be, and the limit.
+SESSION = "SELECT CONNECTION_ID()"
+CLOCK = "SELECT UNIX_TIMESTAMP(SYSDATE(6))"
+CONNECTION_LIMIT = """
+SELECT @@max_connections AS most, 'max_connections' AS whose
+UNION SELECT @@max_user_connections, 'max_user_connections' FROM DUAL
+    WHERE @@max_user_connections > 0
+ORDER BY most LIMIT 1
+"""
+
 DUPLICATE = 1062
 
 # What an error number means for the caller.

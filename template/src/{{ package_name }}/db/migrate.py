@@ -8,16 +8,20 @@ from textwrap import shorten
 from typing import Any
 
 from alembic import context
-from alembic.util import to_tuple
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError, to_tuple
 from sqlalchemy import Connection, MetaData, NullPool, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .connect import connect_args
 from .dialect import DIALECT, MIGRATION_LIMITS, transactional, try_migration_lock
 from .faults import Fault, classify, describe
+from .findings import Finding
 from .settings import DatabaseSettings
 from .types import MIGRATION_OPTIONS
 
@@ -129,3 +133,22 @@ def _configure(metadata: MetaData, **options: Any) -> None:
 def _run() -> None:
     with context.begin_transaction():
         context.run_migrations()
+
+
+async def migrations(connection: AsyncConnection, _: DatabaseSettings) -> Finding:
+    """For the doctor: whether the schema is that of this code. Changes nothing."""
+    try:
+        scripts = ScriptDirectory.from_config(Config(toml_file="pyproject.toml"))
+    except CommandError:
+        return "warn", "none here: start the doctor in the folder of the service"
+    current = await connection.run_sync(_revisions)
+    at = f"at {', '.join(sorted(current)) or 'no revision'}"
+    if current == {*scripts.get_heads()}:
+        return "ok", at
+    if current <= {script.revision for script in scripts.walk_revisions()}:
+        return "fail", f"behind, {at}: make migrate"
+    return "warn", f"ahead of this code, {at}"
+
+
+def _revisions(connection: Connection) -> set[str]:
+    return {*MigrationContext.configure(connection).get_current_heads()}
