@@ -57,16 +57,23 @@ def server(server_of: Callable[[str], Server]) -> Server:
 @pytest.fixture(scope="session")
 def pooler_of(server: Server) -> Iterator[Callable[..., PgBouncer]]:
     """A PgBouncer of that generation and mode, started when it is first asked for."""
-    started: dict[tuple[str, str], PgBouncer] = {}
+    started: dict[tuple[str, str, int], PgBouncer] = {}
     with ExitStack() as stack:
 
-        def pooler_of(generation: str, mode: str = "transaction") -> PgBouncer:
-            if (generation, mode) not in started:
+        def pooler_of(
+            generation: str, mode: str = "transaction", size: int = 5
+        ) -> PgBouncer:
+            key = generation, mode, size
+            if key not in started:
                 folder = Path(stack.enter_context(TemporaryDirectory()))
-                started[generation, mode] = stack.enter_context(
-                    pgbouncer(folder, server, generation, pool_mode=mode)
+                started[key] = stack.enter_context(
+                    pgbouncer(
+                        *(folder, server, generation),
+                        pool_mode=mode,
+                        default_pool_size=size,
+                    )
                 )
-            return started[generation, mode]
+            return started[key]
 
         yield pooler_of
 

@@ -1,4 +1,4 @@
-"""Prints what a listener hears, before and after its session is ended, and what is left.
+"""Prints what a listener hears, before and after its session ends, and what is left.
 
 The first NOTIFY comes by way of the pooler.
 """
@@ -19,7 +19,10 @@ LISTENERS = "FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
 async def main():
     settings = Settings.load()
     heard = []
-    async with open_database(settings) as pooled, open_database(settings.direct()) as db:
+    async with (
+        open_database(settings) as pooled,
+        open_database(settings.direct()) as db,
+    ):
 
         async def execute(database, query):
             async with database.write() as session:
@@ -35,7 +38,7 @@ async def main():
                 heard.append(await anext(payloads))
                 await execute(pooled, "SELECT pg_notify('Orders', 'two')")
                 heard.append(await anext(payloads))
-            while await execute(db, f"SELECT count(*) {LISTENERS}"):
+            while await execute(db, f"SELECT count(*) {LISTENERS}"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     print(json.dumps({"heard": heard, "tasks": len(tasks)}))

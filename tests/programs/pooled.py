@@ -1,9 +1,9 @@
 """Two processes of 50 tasks behind a pooler, and somebody else who changes the table.
 
 Prints the errors and wrong answers before and after the change, what is missing of what
-was written, and what is left in the sessions of the server. The argument is how many of
-those the pooler opens. With `worker` for an argument it is one of the two processes,
-which begins each round with a line of its input and answers with one.
+was written, and what is left in the sessions of the server. Arguments: how many of
+those the pooler opens, and the units of a task. With `worker` and a name it is one of
+the processes, which begins a round with a line of its input and answers with one.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from shop.db.session import open_database
 from shop.settings import Settings
 from sqlalchemy import Integer, column, literal_column, select, table, text
 
-PROCESSES, TASKS, UNITS, UNITS_AFTER = 2, 50, 20, 8
+PROCESSES, TASKS, UNITS_AFTER = 2, 50, 8
 CREATE = """
     CREATE TYPE mood AS ENUM ('calm', 'stormy');
     CREATE TABLE things (
@@ -44,10 +44,10 @@ AFTER = ("1577836800", "3", "1099511627776", "windy")
 
 def statements(values):
     """What is asked for, and the right answer."""
-    for column, value in zip(COLUMNS, values, strict=True):
-        yield [column], (value,)
+    for name, value in zip(COLUMNS, values, strict=True):
+        yield [name], (value,)
         for number in "123":
-            yield [number, column], (number, value)
+            yield [number, name], (number, value)
     yield ["*"], ("1", *values) if values == BEFORE else ("1", *values, "new")
 
 
@@ -100,8 +100,8 @@ async def work(name):
     async with open_database(Settings.load()) as database:
         worker = Worker(database, name)
         while line := await reader.readline():
-            units, after = json.loads(line)
-            found = await worker.load(units, AFTER if after else BEFORE)
+            units, now = json.loads(line)
+            found = await worker.load(units, BEFORE if now == "before" else AFTER)
             print(json.dumps(found), flush=True)
 
 
@@ -136,7 +136,7 @@ async def script(database, lines):
             await session.execute(text(line))
 
 
-async def main(sessions):
+async def main(sessions, units):
     pipe = asyncio.subprocess.PIPE
     settings = Settings.load()
     # Somebody else, who comes by another way.
@@ -150,16 +150,16 @@ async def main(sessions):
             )
             for number in range(PROCESSES)
         ]
-        found = {"before": await run(workers, UNITS, False)}
+        found = {"before": await run(workers, units, "before")}
         await script(direct, CHANGE)
-        found["after"] = await run(workers, UNITS_AFTER, True)
+        found["after"] = await run(workers, UNITS_AFTER, "after")
         for worker in workers:
             worker.stdin.close()
             await worker.wait()
         async with direct.write() as session:
             query = "SELECT (SELECT sum(value) FROM counters), count(*) FROM steps"
             done = (await session.execute(text(query))).one()
-        writes = PROCESSES * TASKS * (UNITS + UNITS_AFTER) // 4
+        writes = PROCESSES * TASKS * (units + UNITS_AFTER) // 4
         found["missing"] = [writes - number for number in done]
     async with open_database(settings) as database:
         found["left"] = {
@@ -176,4 +176,4 @@ async def main(sessions):
 if sys.argv[1] == "worker":
     uvloop.run(work(sys.argv[2]))
 else:
-    uvloop.run(main(int(sys.argv[1])))
+    uvloop.run(main(*map(int, sys.argv[1:])))

@@ -2,10 +2,9 @@
 
 from typing import Self
 
-from pydantic import SecretStr, field_validator
+from pydantic import SecretStr, model_validator
 
 from .dialect import DEFAULT_PORT
-from .server_settings import LOOPBACK as LOOPBACK
 from .server_settings import DatabaseSettings as ServerSettings
 from .server_settings import parts_of
 
@@ -17,12 +16,11 @@ class DatabaseSettings(ServerSettings):
     # Around the pooler: for what needs a session of the server to itself.
     database_direct_url: SecretStr | None = None
 
-    @field_validator("database_direct_url")
-    @classmethod
-    def _check_url(cls, url: SecretStr | None) -> SecretStr | None:
-        if url:
-            parts_of(url, DIRECT)
-        return url
+    @model_validator(mode="after")
+    def _check_url(self) -> Self:
+        if self.database_direct_url:
+            parts_of(self.database_direct_url, DIRECT)
+        return self
 
     def direct(self) -> Self:
         """Where migrations go: their lock belongs to a session, which nobody shares."""
