@@ -1,7 +1,8 @@
 """Every answer set that the questionnaire accepts, and small sets that cover them."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,28 @@ from copier._main import Worker
 from copier._types import MISSING
 from copier._user_data import AnswersMap, Question
 
-from tests.rendering import Answers
-
+from tests.rendering import Answers, compiled_once
 
 NUMBERS = {"database_size"}
+
+
+@contextmanager
+def questionnaire(template: Path) -> Iterator[Callable[[Answers], Answers]]:
+    """Answer it as `copier copy --defaults --data` does, without a rendering.
+
+    What is refused raises the ValueError that the command ends with.
+    """
+    with (
+        compiled_once(),
+        Worker(str(template), Path("service"), defaults=True, quiet=True) as worker,
+    ):
+
+        def answer(answers: Answers) -> Answers:
+            worker.data = answers
+            worker._ask()
+            return dict(worker.answers.combined)
+
+        yield answer
 
 
 def all_answers(template: Path) -> list[Answers]:
@@ -22,7 +41,10 @@ def all_answers(template: Path) -> list[Answers]:
     out, or an answer that it refuses, is none. Numbers and texts keep their default, as
     does the size of the server, which is a number with a name.
     """
-    with Worker(str(template), Path("service"), defaults=True, quiet=True) as worker:
+    with (
+        compiled_once(),
+        Worker(str(template), Path("service"), defaults=True, quiet=True) as worker,
+    ):
         worker.answers = AnswersMap(metadata=worker.template.metadata)
         questions = list(worker.template.questions_data.items())
         return list(_branches(worker, questions, {}))

@@ -114,6 +114,16 @@ def fast(template: Path, source: Path) -> Iterator[Path]:
     outcome with that of the public interface.
     """
     shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"))
+    with (
+        compiled_once(),
+        mock.patch("copier._main.is_git_available", return_value=False),
+    ):
+        yield source
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """Compile each text of the template once, and not for each answer."""
     build = Worker.__dict__["jinja_env"].func
     environments: list[Any] = []
 
@@ -124,11 +134,8 @@ def fast(template: Path, source: Path) -> Iterator[Path]:
             environments.append(environment)
         return environments[0]
 
-    with (
-        mock.patch.object(Worker, "jinja_env", property(shared)),
-        mock.patch("copier._main.is_git_available", return_value=False),
-    ):
-        yield source
+    with mock.patch.object(Worker, "jinja_env", property(shared)):
+        yield
 
 
 def files(folder: Path) -> dict[str, bytes]:

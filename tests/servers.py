@@ -140,8 +140,8 @@ class MariaDB(Server):
         return [row["type"] == "SSL/TLS" for row in rows]
 
 
-# Only a guest is asked for a password.
-ACCESS = "host all guest all scram-sha-256\nhost all all all trust\n"
+# Only a guest and the bearer of a token are asked for a password.
+ACCESS = "host all guest,bearer all scram-sha-256\nhost all all all trust\n"
 
 
 @contextmanager

@@ -20,6 +20,8 @@ PACKAGE = "Use at most 30 lower-case letters, digits and underscores, a letter f
 TEXT = "Use one line of 1 to 100 characters, without quotation marks"
 SQLITE: Answers = {"driver": "aiosqlite"}
 MYSQL: Answers = {"driver": "asyncmy"}
+AURORA: Answers = {"cloud": "aws_aurora"}
+AZURE: Answers = {"cloud": "azure"}
 
 REFUSED: list[tuple[Answers, str]] = [
     ({"project_name": "My Service"}, NAME),
@@ -51,14 +53,56 @@ REFUSED: list[tuple[Answers, str]] = [
     (
         {"max_instances": 20, "workers_per_instance": 4},
         "26 instances at the peak of a rollout x 4 workers = 104 connections, but of "
-        "max_connections 100 only 81 are left for them: use fewer instances, fewer "
-        "workers or a bigger server",
+        "max_connections 100 only 81 are left for them: use a pooler, fewer instances, "
+        "fewer workers or a bigger server",
     ),
     (MYSQL | {"max_connections": 100_001}, "Use a number from 1 to 100000."),
     (MYSQL | {"max_instances": 99}, "but of max_connections 151 only 129 are left"),
     ({"max_connections": 12}, "8 connections, but of max_connections 12 only 2 are"),
     (SQLITE | {"max_connections": 50}, "SQLite has no max_connections: leave it out."),
     (SQLITE | {"database_size": "custom"}, "SQLite has no server to size"),
+    (SQLITE | {"pooler": "none"}, "SQLite has no server to pool: leave it out."),
+    (SQLITE | {"auth": "password"}, "SQLite has no login: leave it out."),
+    (SQLITE | {"cloud": "neon"}, "SQLite is a file on one machine: choose self_host"),
+    (SQLITE | {"runtime": "lambda"}, "SQLite is a file on one machine: choose conta"),
+    (MYSQL | {"cloud": "azure"}, "here for PostgreSQL only: choose another place, or"),
+    (MYSQL | {"pooler": "session"}, "there is none for this database: choose none"),
+    (AURORA | {"pooler": "statement"}, "'statement' is not in"),
+    (AZURE | {"pooler": "session"}, "there is none here: choose none or transaction"),
+    (
+        AZURE | {"database_size": "B2s", "pooler": "transaction"},
+        "Azure has none for a burstable size: choose none, or another size",
+    ),
+    (AZURE | {"runtime": "cloud_run"}, "the database is too far away: choose containe"),
+    (AZURE | {"runtime": "lambda"}, "the database is too far away: choose container"),
+    (
+        AURORA | {"database_size": "db.r6g.large", "max_connections": 99},
+        "db.r6g.large comes with its max_connections: leave it out, or choose the size",
+    ),
+    ({"auth": "token"}, "there are none for this database: choose password"),
+    (
+        AURORA | {"pooler": "transaction", "auth": "token"},
+        "PgBouncer checks passwords only: choose password",
+    ),
+    (
+        AURORA | {"runtime": "lambda", "max_instances": 1000},
+        "1000 functions = 1000 connections, but of max_connections 100 only 76 are "
+        "left for them: use a pooler, fewer functions or a bigger server",
+    ),
+    (
+        {"runtime": "cloud_run", "workers_per_instance": 4},
+        "There is one process in each instance: leave it out.",
+    ),
+    (
+        {"cloud": "supabase", "database_size": "nano", "pooler": "transaction"}
+        | {"max_instances": 99},
+        "105 instances at the peak of a rollout x 2 workers = 210 connections, but "
+        "Supavisor takes only 200: use fewer instances or fewer workers",
+    ),
+    (
+        {"max_connections": 8, "pooler": "transaction"},
+        "but of max_connections 8 only 0 are left for them: use fewer instances",
+    ),
     (
         SQLITE | {"max_instances": 2},
         "SQLite is a file on one machine: use 1 instance, or a driver with a server.",
@@ -165,7 +209,7 @@ def test_command_line_refuses_in_its_last_line_with_exit_code_1(
     )
 
     assert done.returncode == 1
-    assert "use fewer instances" in done.stderr.splitlines()[-1]
+    assert "use a pooler, fewer instances" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "service").exists()
 
 
@@ -192,6 +236,9 @@ def test_prompt_says_what_is_wrong_and_asks_again(
         prompt.expect(question)
         prompt.send("\r")
     prompt.expect("Where does the service run")
+    prompt.send("\r")
+    prompt.expect("Connection pooler")
+    prompt.expect("RDS Proxy.*there is none here")
     prompt.send("\r")
     prompt.expect("At most how many containers")
     prompt.send("\r")

@@ -1,13 +1,18 @@
 """The sizing macro against worked examples and against its own promises."""
 
 import json
-from typing import Any
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 from jinja2 import Environment, FileSystemLoader
 from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
-from tests.rendering import ROOT
+from tests.combinations import questionnaire
+from tests.rendering import ROOT, Answers
 
 MACROS = Environment(  # noqa: S701
     loader=FileSystemLoader(ROOT),
@@ -153,3 +158,127 @@ def test_erlang_c_finds_the_least_that_leaves_one_in_a_hundred_waiting(
     load: float, connections: int
 ) -> None:
     assert int(MACROS.module.erlang_c(load)) == connections  # type: ignore[attr-defined]
+
+
+class Place(NamedTuple):
+    """A server that can be ordered, and a way to it."""
+
+    driver: str
+    cloud: str
+    size: str
+    pooler: str
+    runtime: str
+    row: Any
+
+    @property
+    def answers(self) -> Answers:
+        asked = {"driver": self.driver, "cloud": self.cloud, "runtime": self.runtime}
+        return asked | {"database_size": self.size, "pooler": self.pooler}
+
+
+def places() -> Iterator[Place]:
+    """Each size by each pooler; the runtimes in turn, since they share a formula."""
+    text = (ROOT / "hooks" / "clouds.yml").read_text()
+    for cloud, dialects in yaml.safe_load(text)["clouds"]["default"].items():
+        for dialect, row in dialects.items():
+            if dialect == "sqlite":
+                continue
+            driver = {"postgresql": "asyncpg", "mysql": "asyncmy"}[dialect]
+            runtimes = ["container", "kubernetes"]
+            if cloud in {"self_hosted", "gcp_cloud_sql", "supabase", "neon"}:
+                runtimes.append("cloud_run")
+            if cloud not in {"gcp_cloud_sql", "azure"}:
+                runtimes.append("lambda")
+            number = 0
+            for size in [*row["sizes"], "custom"]:
+                for pooler in ["none", *row["poolers"]]:
+                    if pooler != "none" and row["sizes"].get(size, {}).get(
+                        "is_burstable"
+                    ):
+                        continue
+                    runtime = runtimes[number % len(runtimes)]
+                    number += 1
+                    yield Place(driver, cloud, size, pooler, runtime, row)
+
+
+class Limits(NamedTuple):
+    """Of connections; by the formula."""
+
+    of_server: int
+    usable: int  # for the service
+    pooled: int  # those that a pooler opens for it; 0 without one
+    shared: int  # among the processes
+
+
+def limits(place: Place) -> Limits:
+    size = place.row["sizes"].get(place.size, {})
+    custom = {"asyncpg": 100, "asyncmy": 151}[place.driver]
+    most = size.get("max_connections", custom)
+    free = most - place.row["reserved"] - place.row["agents"]
+    people = 5 if most < 200 else 10
+    usable = math.floor(free * place.row.get("safety", 90) / 100) - people - 1
+    if place.pooler not in {"transaction", "rds_proxy"}:
+        return Limits(most, usable, 0, usable)
+    product = place.row["poolers"][place.pooler]
+    opened = min(usable, product.get("connections", 50 if "own" in product else usable))
+    if "percent" in product:  # by itself: a migration beside it must have room
+        opened = math.floor(most * product["percent"] / 100)
+        usable = free - 1
+    clients = size.get("clients", product.get("clients", 10_000))
+    return Limits(most, usable, opened, clients)
+
+
+def processes(runtime: str, instances: int, workers: int) -> int:
+    """At the worst moment of a rollout: 1 more at a time, of which 45 s / 10 s end."""
+    if runtime == "lambda":
+        return instances
+    if runtime == "cloud_run":
+        return 2 * instances
+    return min(2 * instances, instances + 1 + math.ceil(45 / 10) * 1) * workers
+
+
+def test_every_size_is_shared_by_as_many_as_fit_and_not_by_one_more(
+    template: Path,
+) -> None:
+    """At the largest fleet, at one instance more, and at a small one."""
+    seen = set()
+    with questionnaire(template) as answer:
+        for place in places():
+            has_workers = place.runtime in {"container", "kubernetes"}
+            workers = 3 if has_workers else 1
+            of_server, usable, opened, shared = limits(place)
+            fitting = [
+                n
+                for n in range(1, 10_001)
+                if processes(place.runtime, n, workers) <= shared
+            ]
+            assert fitting, f"{place} serves nobody"
+            largest = max(fitting)
+            for instances in {1, min(4, largest), largest}:
+                fleet: Answers = {"max_instances": instances}
+                if has_workers:
+                    fleet["workers_per_instance"] = workers
+                budget = answer(place.answers | fleet)["budget"]
+                each = budget["pool_size"] + budget["max_overflow"]
+                total = processes(place.runtime, instances, workers) * each
+
+                assert total == budget["total"]
+                assert total <= shared, f"{place} of {fleet}"
+                assert each == min(
+                    shared // processes(place.runtime, instances, workers),
+                    1 if place.runtime == "lambda" else 20,
+                )
+                assert budget["max_overflow"] >= 0 < budget["pool_size"]
+                if opened:
+                    assert budget["pooled"] == opened <= usable
+                    # MaxConnectionsPercent of RDS Proxy.
+                    assert budget["percent"] * of_server / 100 <= opened
+            if largest < 10_000:
+                fleet = {"max_instances": largest + 1}
+                if has_workers:
+                    fleet["workers_per_instance"] = workers
+                with pytest.raises(ValueError, match=r"use (a pooler, )?fewer "):
+                    answer(place.answers | fleet)
+            seen.add((place.cloud, place.pooler, place.runtime))
+
+    assert len(seen) > 50, "the tables have grown, or were not read"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class _Connection(asyncpg.Connection):  # type: ignore[misc]
     """Looks up a type, as an enum, without SET: another session would keep it."""
 
+    _server_caps: Any
+
     async def _introspect_types(self, *args: Any) -> Any:
         self._server_caps = self._server_caps._replace(jit=False)
         return await super()._introspect_types(*args)

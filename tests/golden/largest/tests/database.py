@@ -23,6 +23,8 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 UNREACHABLE = {"database_port": 1}  # nobody listens there
+# The log has what a test provokes, and nothing else.
+QUIET = {"DATABASE_BUDGET_CHECK": "off", "LOG_LEVEL": "WARNING"}
 
 PROJECT = Path(__file__).parents[1]
 COMPOSE = ["docker", "compose", "up", "--detach", "--wait", "database"]

@@ -17,10 +17,14 @@ def test_there_is_one_head(alembic: Config) -> None:
 
 
 def test_up_and_down_and_up_again(
-    alembic: Config, settings: Any, scratch: Any, monkeypatch: pytest.MonkeyPatch
+    alembic: Config,
+    settings: Any,
+    scratch: Any,
+    point_to: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with scratch() as url:
-        monkeypatch.setenv("DATABASE_URL", url)
+        point_to(monkeypatch, url)
         command.upgrade(alembic, "head")
         command.downgrade(alembic, "base")
         command.upgrade(alembic, "head")

@@ -1,6 +1,7 @@
 """A migrated database for the session, and the service on it, over HTTP."""
 
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -9,27 +10,48 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from database import UNREACHABLE, scratch_database
+from database import QUIET, UNREACHABLE, scratch_database
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
+from sqlalchemy import make_url
 
 from smallest import main
 from smallest.db.base import Base
 from smallest.db.engine import create_engine
 from smallest.db.session import Database, open_database
+from smallest.db.settings import DatabaseSettings
 from smallest.settings import Settings
 
+# Where the service and its migrations find the database.
+URLS = {
+    field.upper()
+    for field in DatabaseSettings.model_fields
+    if re.fullmatch("database_(.+_)?url", field)
+}
 Serve = Callable[[FastAPI], AbstractAsyncContextManager[AsyncClient]]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def environment() -> Iterator[pytest.MonkeyPatch]:
-    """Of the settings in the environment the tests heed DATABASE_URL alone."""
+    """Of the settings in the environment the tests heed URLS alone."""
     with pytest.MonkeyPatch.context() as patch:
         for name in {field.upper() for field in Settings.model_fields} & {*os.environ}:
-            if name != "DATABASE_URL":
+            if name not in URLS:
                 patch.delenv(name)
         yield patch
+
+
+@pytest.fixture(scope="session")
+def point_to() -> Callable[[pytest.MonkeyPatch, str], None]:
+    """Let every URL of the environment lead to the database of this one."""
+
+    def point_to(environment: pytest.MonkeyPatch, url: str) -> None:
+        name = make_url(url).database
+        for variable in URLS:
+            own = make_url(os.environ.get(variable, url)).set(database=name)
+            environment.setenv(variable, own.render_as_string(hide_password=False))
+
+    return point_to
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +69,13 @@ def scratch() -> Callable[[], AbstractAsyncContextManager[str]]:
 
 @pytest.fixture(scope="session")
 def settings(
-    alembic: Config, scratch: Any, environment: pytest.MonkeyPatch
+    alembic: Config, scratch: Any, point_to: Any, environment: pytest.MonkeyPatch
 ) -> Iterator[Settings]:
     """Of a database that only these tests use, with all migrations applied."""
     with scratch() as url:
-        environment.setenv("DATABASE_URL", url)
-        environment.setenv("LOG_LEVEL", "WARNING")
+        point_to(environment, url)
+        for name, value in QUIET.items():
+            environment.setenv(name, value)
         command.upgrade(alembic, "head")
         yield Settings.load()
 

@@ -12,6 +12,8 @@ SLOW = (
     " WHERE n < 10000000) SELECT count(*) FROM counter"
 )
 UNREACHABLE = {"database_path": Path("/nowhere/database.sqlite3")}
+# The log has what a test provokes, and nothing else.
+QUIET = {"LOG_LEVEL": "WARNING"}
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from . import api, health
-from .db.session import open_database
+from .db.check import open_checked
 from .errors import EXCEPTION_HANDLERS
 from .logs import configure_logging
 from .middleware import BodyLimit, RequestLog
+from .probe import Health
 from .settings import Settings
 
 
@@ -21,9 +22,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         """Whatever this yields is in `request.state`."""
-        async with open_database(settings) as database, api.resources(settings) as more:
+        async with open_checked(settings) as database, api.resources(settings) as more:
             own = {"settings": settings, "database": database}
-            yield {**own, "health": health.Health(database), **more}
+            yield {**own, "health": Health(database), **more}
 
     app = FastAPI(
         title=__name__.partition(".")[0],

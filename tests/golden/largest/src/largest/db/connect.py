@@ -6,6 +6,7 @@ import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from .startup import startup_args
 from .watch import Watch, bounded
 
 if TYPE_CHECKING:
@@ -23,17 +24,7 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
             failure=asyncpg.ClientCannotConnectError,
         ),
         "ssl": settings.ssl_context() or False,
-        "server_settings": {
-            "application_name": __name__.partition(".")[0],
-            "timezone": "UTC",
-            "lock_timeout": _milliseconds(settings.database_lock_timeout_seconds),
-            "statement_timeout": _milliseconds(
-                settings.database_statement_timeout_seconds
-            ),
-            "idle_in_transaction_session_timeout": _milliseconds(
-                settings.database_idle_in_transaction_timeout_seconds
-            ),
-        },
+        **startup_args(settings),
     }
 
 
@@ -61,7 +52,3 @@ async def _ping(connection: Any) -> None:
 
 def _fileno(connection: Any) -> int:
     return int(connection._transport.get_extra_info("socket").fileno())
-
-
-def _milliseconds(seconds: float) -> str:
-    return str(round(seconds * 1000))

@@ -14,6 +14,21 @@ DEFAULT_PORT = 5432
 # limit would end the wait first, and a deadlock would never be called one.
 LOWEST_LIMIT_SECONDS = 1
 
+# Who tells apart what is asked there, and when; how many of these there can be, with
+# the name of the limit: it leaves them to a role that is no administrator.
+SESSION = "SELECT pg_backend_pid()"
+CLOCK = "SELECT extract(epoch FROM clock_timestamp())"
+CONNECTION_LIMIT = """
+SELECT sum(setting::int * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END) AS most,
+    'max_connections' AS whose FROM pg_settings
+    WHERE name = 'max_connections' OR name LIKE '%%reserved_connections'
+UNION SELECT rolconnlimit, 'the role''s CONNECTION LIMIT' FROM pg_roles
+    WHERE rolname = current_user AND rolconnlimit >= 0
+UNION SELECT datconnlimit, 'the database''s CONNECTION LIMIT' FROM pg_database
+    WHERE datname = current_database() AND datconnlimit >= 0
+ORDER BY most LIMIT 1
+"""
+
 # SQLSTATE, or the first characters of it, and what it means for the caller.
 FAULTS = {
     "08": "unavailable",  # connection failed
@@ -31,11 +46,11 @@ FAULTS = {
 
 # An index may take an hour to build; a lock must not, because everybody who comes
 # after a waiting ALTER TABLE waits with it.
-MIGRATION_LIMITS = {
-    "database_lock_timeout_seconds": 5,
-    "database_statement_timeout_seconds": 3600,
-    "database_idle_in_transaction_timeout_seconds": 3600,
-}
+MIGRATION_LIMITS = (
+    "SELECT set_config('lock_timeout', '5s', false),"
+    " set_config('statement_timeout', '1h', false),"
+    " set_config('idle_in_transaction_session_timeout', '1h', false)"
+)
 
 
 def fault(error: DBAPIError) -> str | None:

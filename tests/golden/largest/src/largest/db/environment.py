@@ -1,7 +1,7 @@
 """Settings come from the environment; a wrong one ends the process in one sentence."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -23,10 +23,10 @@ class EnvironmentSettings(BaseSettings):
     )
 
     @classmethod
-    def load(cls) -> Self:
+    def load(cls, **values: Any) -> Self:
         """Read and check every variable, or exit with a line for each wrong one."""
         try:
-            return cls()
+            return cls(**values)
         except SettingsError as error:
             raise SystemExit(f"{error}.") from None
         except ValidationError as error:

@@ -20,12 +20,11 @@ from sqlalchemy.exc import ArgumentError
 from .budget import MAX_OVERFLOW, POOL_SIZE
 from .connect import DRIVER
 from .dialect import DEFAULT_PORT, DIALECT, LOWEST_LIMIT_SECONDS, SCHEMES
-from .environment import EnvironmentSettings
+from .login import LOOPBACK, Login
 from .watch import PING_SECONDS, RESET_SECONDS
 
 # 0 would mean: for ever.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 URL_PARAMETERS = ("sslmode", "sslrootcert")
 
 Parts = tuple[str | float, ...]
@@ -46,13 +45,12 @@ LADDER: tuple[tuple[Parts, Callable[[float, float], bool], Parts], ...] = (
 )
 
 
-class DatabaseSettings(EnvironmentSettings):
-    # One URL, or its parts; the password may also come apart from the URL.
+class DatabaseSettings(Login):
+    # One URL, or its parts.
     database_url: SecretStr | None = None
     database_host: str
     database_port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
     database_user: str
-    database_password: SecretStr | None = None
     database_name: str
 
     # The names of libpq. Default: verify-full; on loopback: disable.
@@ -73,18 +71,25 @@ class DatabaseSettings(EnvironmentSettings):
     database_client_timeout_seconds: Seconds = 6
     database_idle_in_transaction_timeout_seconds: Seconds = 10
 
+    # At start: whether what the whole fleet may open fits into what the server gives.
+    # `refuse` ends the start if it does not.
+    database_budget_check: Literal["warn", "off", "refuse"] = "warn"
+
     # An export in all, at the pace of its reader.
     database_export_timeout_seconds: Seconds = 300
     # Whether the warning about a connection that is out for 30 s says who took it.
     database_leak_trace: bool = False
 
+    def direct(self) -> Self:
+        """Where migrations go: there is nothing in between."""
+        return self
+
     @property
     def sqlalchemy_url(self) -> URL:
-        password = self.database_password
+        """Without the password, which is asked for whenever one is needed."""
         return URL.create(
             f"{DIALECT}+{DRIVER}",
             username=self.database_user,
-            password=password.get_secret_value() if password else None,
             host=self.database_host,
             port=self.database_port,
             database=self.database_name,
@@ -127,7 +132,7 @@ class DatabaseSettings(EnvironmentSettings):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> dict[str, Any]:
-        parts = _parts_of(values["database_url"]) if values.get("database_url") else {}
+        parts = parts_of(values["database_url"]) if values.get("database_url") else {}
         if doubled := parts.keys() & values.keys():
             raise ValueError(
                 f"DATABASE_URL and {', '.join(sorted(doubled)).upper()} say the same:"
@@ -149,24 +154,24 @@ def _told(parts: Parts, total: float) -> str:
     return " + ".join(names) + (f" = {total:g} s" if names != [f"{total:g} s"] else "")
 
 
-def _parts_of(secret: str | SecretStr) -> dict[str, Any]:
-    """Take DATABASE_URL apart; no message repeats what may hold the password."""
+def parts_of(secret: str | SecretStr, name: str = "DATABASE_URL") -> dict[str, Any]:
+    """Take a URL apart; no message repeats what may hold the password."""
     text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
     try:
         url = make_url(text.strip())
     except (ArgumentError, ValueError):
         raise ValueError(
-            f"DATABASE_URL is not a URL: write {SCHEMES[0]}://user:password@host/name."
+            f"{name} is not a URL: write {SCHEMES[0]}://user:password@host/name."
         ) from None
     if url.drivername not in (*SCHEMES, f"{DIALECT}+{DRIVER}"):
         raise ValueError(
-            f"DATABASE_URL asks for {url.drivername}, but this service speaks {DRIVER}:"
+            f"{name} asks for {url.drivername}, but this service speaks {DRIVER}:"
             f" write {DIALECT}+{DRIVER}:// or {SCHEMES[0]}://."
         )
     for parameter in url.query:
         if parameter not in URL_PARAMETERS:
             raise ValueError(
-                f"DATABASE_URL has the parameter {parameter}, which is not understood:"
+                f"{name} has the parameter {parameter}, which is not understood:"
                 f" remove it ({' and '.join(URL_PARAMETERS)} are known)."
             )
     parts = {

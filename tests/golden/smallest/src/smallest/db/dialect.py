@@ -22,7 +22,7 @@ FAULTS = {
 }
 
 # A migration may wait for a writer of the service.
-MIGRATION_LIMITS = {"database_lock_timeout_seconds": 60}
+MIGRATION_LIMITS = "PRAGMA busy_timeout=60000"
 
 
 def fault(error: DBAPIError) -> str | None:

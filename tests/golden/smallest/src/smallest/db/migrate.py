@@ -8,14 +8,20 @@ from textwrap import shorten
 from typing import Any
 
 from alembic import context
-from alembic.util import to_tuple
-from sqlalchemy import Connection, MetaData, NullPool
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError, to_tuple
+from sqlalchemy import Connection, MetaData, NullPool, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from .connect import connect_args
 from .dialect import DIALECT, MIGRATION_LIMITS, transactional, try_migration_lock
 from .faults import Fault, classify, describe
+from .findings import Finding
 from .settings import DatabaseSettings
 from .types import MIGRATION_OPTIONS
 
@@ -30,8 +36,7 @@ def run_migrations(metadata: MetaData, settings: type[DatabaseSettings]) -> None
         _configure(metadata, dialect_name=DIALECT, literal_binds=True)
         _run()
     else:
-        limited = settings.load().model_copy(update=MIGRATION_LIMITS)
-        asyncio.run(_migrate(metadata, limited))
+        asyncio.run(_migrate(metadata, settings.load().direct()))
 
 
 async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
@@ -40,6 +45,7 @@ async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
         connect_args=connect_args(settings),
         poolclass=NullPool,
     )
+    event.listen(engine.sync_engine, "connect", _limit)
     try:
         async with engine.connect() as connection:
             has_work = await connection.run_sync(_look, metadata)
@@ -52,6 +58,13 @@ async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
         statement = shorten(error.statement or "", 80)
         at = f" at {statement}" if statement else ""
         raise SystemExit(f"Migration stopped{at}: {describe(error)}") from None
+
+
+def _limit(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute(MIGRATION_LIMITS)
+    cursor.close()
+    connection.commit()  # else they would end with the transaction
 
 
 def _look(connection: Connection, metadata: MetaData) -> bool:
@@ -120,3 +133,22 @@ def _configure(metadata: MetaData, **options: Any) -> None:
 def _run() -> None:
     with context.begin_transaction():
         context.run_migrations()
+
+
+async def migrations(connection: AsyncConnection, _: DatabaseSettings) -> Finding:
+    """For the doctor: whether the schema is that of this code. Changes nothing."""
+    try:
+        scripts = ScriptDirectory.from_config(Config(toml_file="pyproject.toml"))
+    except CommandError:
+        return "warn", "none here: start the doctor in the folder of the service"
+    current = await connection.run_sync(_revisions)
+    at = f"at {', '.join(sorted(current)) or 'no revision'}"
+    if current == {*scripts.get_heads()}:
+        return "ok", at
+    if current <= {script.revision for script in scripts.walk_revisions()}:
+        return "fail", f"behind, {at}: make migrate"
+    return "warn", f"ahead of this code, {at}"
+
+
+def _revisions(connection: Connection) -> set[str]:
+    return {*MigrationContext.configure(connection).get_current_heads()}

@@ -1,7 +1,7 @@
 """DATABASE_* variables: where the file is, how long to wait."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from sqlalchemy import URL, make_url
@@ -34,6 +34,10 @@ class DatabaseSettings(EnvironmentSettings):
     database_export_timeout_seconds: Seconds = 300
     # Whether the warning about a connection that is out for 30 s says who took it.
     database_leak_trace: bool = False
+
+    def direct(self) -> Self:
+        """Where migrations go: there is nothing in between."""
+        return self
 
     @property
     def sqlalchemy_url(self) -> URL:

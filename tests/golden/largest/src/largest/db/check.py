@@ -1,0 +1,38 @@
+"""Whether the server is what the service was made for."""
+
+from contextlib import AbstractAsyncContextManager
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .dialect import CONNECTION_LIMIT
+from .findings import Finding
+from .remote import fleet, open_looking, shares_sessions
+from .session import Database
+from .settings import DatabaseSettings
+
+
+def open_checked(settings: DatabaseSettings) -> AbstractAsyncContextManager[Database]:
+    """As open_database(), and what DATABASE_BUDGET_CHECK asks for."""
+    return open_looking(settings, budget)
+
+
+async def budget(connection: AsyncConnection, settings: DatabaseSettings) -> Finding:
+    total, sum_ = fleet(settings)
+    limit = (await connection.exec_driver_sql(CONNECTION_LIMIT)).one()
+    if total > limit.most:
+        return "fail", f"{sum_}, but {limit.whose} leaves {limit.most}: open fewer"
+    return "ok", f"{sum_} of the {limit.most} that {limit.whose} leaves"
+
+
+async def sessions(connection: AsyncConnection, settings: DatabaseSettings) -> Finding:
+    port = f"port {settings.database_port}"
+    if await shares_sessions(connection):
+        return "fail", (
+            f"{port} is that of a pooler in transaction mode: prepared statements and"
+            " limits meet those of others. Use its port for session mode or the"
+            " server's, or answer `pooler` anew"
+        )
+    return "ok", f"{port} gives each connection one of its own"
+
+
+LOOKS = {"sessions": sessions, "budget": budget}

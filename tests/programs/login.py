@@ -1,0 +1,46 @@
+"""Logs in by a token, as often as it is told to.
+
+Prints the token, which the test makes the password of its user. For each line that it
+reads it opens the database anew, uses some connections at once, and prints what came of
+it, and how often the loop could have done something else meanwhile.
+"""
+
+import asyncio
+import json
+import sys
+
+from shop.db.faults import classify, describe
+from shop.db.session import open_database
+from shop.settings import Settings
+
+TICK_SECONDS = 0.01
+
+
+async def count(ticks):
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        ticks.append(1)
+
+
+async def use(settings):
+    try:
+        async with open_database(settings) as database:
+            await asyncio.gather(*(database.ping() for _ in range(3)))
+    except Exception as error:
+        return [classify(error), describe(error)]
+    return ["connected", ""]
+
+
+async def main():
+    settings = Settings.load()
+    if "told" in sys.argv:
+        print(await settings.password(), flush=True)
+    for _ in sys.stdin:
+        ticks = []
+        counter = asyncio.create_task(count(ticks))
+        outcome = await use(settings)
+        counter.cancel()
+        print(json.dumps([*outcome, len(ticks)]), flush=True)
+
+
+asyncio.run(main())
