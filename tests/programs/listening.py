@@ -19,10 +19,7 @@ LISTENERS = "FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
 async def main():
     settings = Settings.load()
     heard = []
-    async with (
-        open_database(settings) as pooled,
-        open_database(settings.direct()) as db,
-    ):
+    async with open_database(settings) as pooled, open_database(settings.direct()) as db:
 
         async def execute(database, query):
             async with database.write() as session:

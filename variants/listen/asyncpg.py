@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
@@ -40,15 +41,8 @@ async def listen(
                 raw = await connection.get_raw_connection()
                 driver: Any = raw.driver_connection
                 received = asyncio.Queue[str](WAITING)
-
-                def receive(*notification: Any) -> None:
-                    try:
-                        received.put_nowait(notification[-1])
-                    except asyncio.QueueFull:
-                        driver.terminate()  # and begin anew
-
                 try:
-                    await driver.add_listener(channel, receive)
+                    await driver.add_listener(channel, partial(_receive, received))
                     yield None
                     while not driver.is_closed():
                         with suppress(TimeoutError):
@@ -60,3 +54,10 @@ async def listen(
         except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             logger.warning("LISTEN %s: %s", channel, describe(error))
         await asyncio.sleep(RETRY_SECONDS)
+
+
+def _receive(received: asyncio.Queue[str], connection: Any, *notification: Any) -> None:
+    try:
+        received.put_nowait(notification[-1])
+    except asyncio.QueueFull:
+        connection.terminate()  # and begin anew
