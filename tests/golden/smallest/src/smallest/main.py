@@ -11,6 +11,7 @@ from .db.session import open_database
 from .errors import EXCEPTION_HANDLERS
 from .logs import configure_logging
 from .middleware import BodyLimit, RequestLog
+from .probe import Health
 from .settings import Settings
 
 
@@ -23,7 +24,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """Whatever this yields is in `request.state`."""
         async with open_database(settings) as database, api.resources(settings) as more:
             own = {"settings": settings, "database": database}
-            yield {**own, "health": health.Health(database), **more}
+            yield {**own, "health": Health(database), **more}
 
     app = FastAPI(
         title=__name__.partition(".")[0],

@@ -20,12 +20,11 @@ from sqlalchemy.exc import ArgumentError
 from .budget import MAX_OVERFLOW, POOL_SIZE
 from .connect import DRIVER
 from .dialect import DEFAULT_PORT, DIALECT, LOWEST_LIMIT_SECONDS, SCHEMES
-from .environment import EnvironmentSettings
+from .login import LOOPBACK, Login
 from .watch import PING_SECONDS, RESET_SECONDS
 
 # 0 would mean: for ever.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 URL_PARAMETERS = ("sslmode", "sslrootcert")
 
 Parts = tuple[str | float, ...]
@@ -46,13 +45,12 @@ LADDER: tuple[tuple[Parts, Callable[[float, float], bool], Parts], ...] = (
 )
 
 
-class DatabaseSettings(EnvironmentSettings):
-    # One URL, or its parts; the password may also come apart from the URL.
+class DatabaseSettings(Login):
+    # One URL, or its parts.
     database_url: SecretStr | None = None
     database_host: str
     database_port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
     database_user: str
-    database_password: SecretStr | None = None
     database_name: str
 
     # The names of libpq. Default: verify-full; on loopback: disable.
@@ -80,11 +78,10 @@ class DatabaseSettings(EnvironmentSettings):
 
     @property
     def sqlalchemy_url(self) -> URL:
-        password = self.database_password
+        """Without the password, which is asked for whenever one is needed."""
         return URL.create(
             f"{DIALECT}+{DRIVER}",
             username=self.database_user,
-            password=password.get_secret_value() if password else None,
             host=self.database_host,
             port=self.database_port,
             database=self.database_name,

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from .pool import seconds_left
+from .deadline import seconds_left
 
 if TYPE_CHECKING:
     from .settings import DatabaseSettings
@@ -60,7 +60,8 @@ def bounded(
         seconds = seconds_left(settings.database_connect_timeout_seconds)
         try:
             async with asyncio.timeout(seconds):
-                connection = await connect(*args, **kwargs)
+                login = {"password": await settings.password()}
+                connection = await connect(*args, **kwargs, **login)
                 with _socket(fileno, connection) as tcp:
                     _keep_alive(tcp)
                 return connection

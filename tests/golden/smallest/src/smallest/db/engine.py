@@ -8,7 +8,7 @@ from .connect import connect_args, prepare
 from .metrics import MeasuredPool, measure
 from .settings import DatabaseSettings
 
-# What gunicorn's post_fork hook makes a worker forget. See forget_connections().
+# What a fork hook makes a worker forget. See forget_connections().
 ENGINES: WeakSet[AsyncEngine] = WeakSet()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from contextvars import ContextVar
 from time import monotonic
 from typing import Literal
 
@@ -11,18 +10,11 @@ from sqlalchemy.pool import ConnectionPoolEntry as Entry
 from sqlalchemy.util import queue
 from sqlalchemy.util.concurrency import await_
 
+from .deadline import acquire_until
+
 Seconds = float | None
 # Over how long the pace of the line is taken: some hundred hand-overs on a busy pool.
 WINDOW_SECONDS = 4
-
-_acquire_until: ContextVar[float] = ContextVar("acquire_until", default=float("inf"))
-
-
-def seconds_left(at_most: float) -> float:
-    """What the caller may still wait for a connection: queue, check and connect
-    share one limit.
-    """
-    return min(at_most, max(_acquire_until.get() - monotonic(), 0.1))
 
 
 class _Place(queue.Empty):
@@ -160,11 +152,11 @@ class FairPool(AsyncAdaptedQueuePool):
         return len(self._pool._waiting)
 
     def connect(self) -> PoolProxiedConnection:
-        token = _acquire_until.set(monotonic() + self._timeout)
+        token = acquire_until.set(monotonic() + self._timeout)
         try:
             return super().connect()
         finally:
-            _acquire_until.reset(token)
+            acquire_until.reset(token)
 
     def _do_get(self) -> Entry:
         free = self._max_overflow - self._overflow
