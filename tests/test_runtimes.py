@@ -84,10 +84,17 @@ def test_package_of_a_function_holds_the_service_and_its_migrations(
     service_on: ServiceOn, tmp_path: Path
 ) -> None:
     shop = service_on("lambda", "asyncpg")
+    module = shop.folder / "src" / "shop" / "newest.py"
     for function in ("Service", "Migration"):
         folder = tmp_path / function
         folder.mkdir()
-        shop.make(f"build-{function}", ARTIFACTS_DIR=str(folder))
+        try:
+            module.write_text(f'FUNCTION = "{function}"\n')
+            shop.make(f"build-{function}", ARTIFACTS_DIR=str(folder))
+        finally:
+            module.unlink()
+
+        assert function in (folder / "shop" / "newest.py").read_text()
 
         assert (folder / "run.sh").stat().st_mode & 0o111
         assert (folder / "shop" / "__main__.py").exists()
