@@ -1,5 +1,6 @@
 """Renders the template as its users do, and, for hundreds of answer sets, faster."""
 
+import copy
 import functools
 import os
 import shutil
@@ -13,6 +14,7 @@ from unittest import mock
 import copier
 import yaml
 from copier._main import Worker
+from copier._template import load_template_config
 
 ROOT = Path(__file__).parents[1]
 NEXT = "9999.0.0"
@@ -109,14 +111,20 @@ def render(template: Path, to: Path, answers: Answers) -> Path:
 def fast(template: Path, source: Path) -> Iterator[Path]:
     """Yield a source that renders many times faster, for hundreds of answer sets.
 
-    A plain folder is not cloned, each source is compiled once, and no file costs a
-    `git config`. Rests on names of Copier that are not public; a test compares the
-    outcome with that of the public interface.
+    A plain folder is not cloned, copier.yml is read once, each source is compiled once,
+    and no file costs a `git config`. Rests on names of Copier that are not public; a
+    test compares the outcome with that of the public interface.
     """
     shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"))
+    configuration = load_template_config(source / "copier.yml")
     with (
         compiled_once(),
         mock.patch("copier._main.is_git_available", return_value=False),
+        mock.patch("copier._template.get_repo", return_value=None),
+        mock.patch(
+            "copier._template.load_template_config",
+            side_effect=lambda *_: copy.deepcopy(configuration),
+        ),
     ):
         yield source
 

@@ -82,14 +82,20 @@ class Service:
     def running(
         self, *arguments: str, ready: str = "/readyz", **variables: str
     ) -> Iterator[Running]:
-        """Start gunicorn as the image does, but on a free port of the loopback."""
+        """Start it as its platform does, but on a free port of the loopback."""
         port = free_port()
-        log = self.folder / f"gunicorn-{port}.log"
+        log = self.folder / f"service-{port}.log"
+        command = ["python", "-m", self.package]
+        if (self.folder / "gunicorn.conf.py").exists():
+            command = ["gunicorn", f"--bind=127.0.0.1:{port}"]
+        if (self.folder / "deploy" / "run.sh").exists():
+            command = ["deploy/run.sh"]
+        address = {"HOST": "127.0.0.1", "PORT": str(port)}
         with log.open("w") as output:
             process = subprocess.Popen(
-                ["gunicorn", f"--bind=127.0.0.1:{port}", *arguments],
+                [*command, *arguments],
                 cwd=self.folder,
-                env=self._environment(**variables),
+                env=self._environment(**variables, **address),
                 stdin=subprocess.DEVNULL,
                 stderr=output,
                 text=True,

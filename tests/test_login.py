@@ -2,15 +2,17 @@
 
 import json
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from sqlalchemy import make_url
 
 from tests.metadata import TOKEN, metadata
-from tests.rendering import environment
+from tests.rendering import ROOT, environment
 from tests.servers import DRIVERS, Server
 from tests.service import PROGRAMS, Service, conversation, copy
 
@@ -272,3 +274,15 @@ def test_loopback_without_encryption_needs_no_token(
         outcome, _, _ = program.use()
 
     assert outcome == "connected"
+
+
+@pytest.mark.parametrize(("cloud", "driver"), [("aws_rds", "asyncpg"), *ASKING])
+def test_names_of_the_libraries_are_refused_for_a_project(
+    service_at: ServiceAt, cloud: str, driver: str
+) -> None:
+    lock = tomllib.loads((service_at(cloud, driver).folder / "uv.lock").read_text())
+    tables = yaml.safe_load((ROOT / "hooks" / "reserved_names.yml").read_text())
+    refused = tables["reserved_names"]["default"]["a dependency of the service"]
+    needed = {package["name"].replace("-", "_") for package in lock["package"]}
+
+    assert needed - {"shop"} <= {*refused}

@@ -16,18 +16,30 @@ from tests.rendering import Answers, fast, files, render
 
 # What a module of the service may import, by the order of its layers.
 ARROWS = {
-    "main": {"api", "db", "errors", "health", "logs", "middleware", "settings"},
+    "__main__": {"main"},
+    "main": {
+        "api",
+        "db",
+        "errors",
+        "health",
+        "logs",
+        "middleware",
+        "probe",
+        "settings",
+    },
     "api": {"orders", "settings"},
     "orders": {"db", "middleware", "models"},
     "models": {"db"},
     "settings": {"db"},
-    "health": {"db", "errors"},
+    "health": {"errors", "probe"},
+    "probe": {"db"},
     "errors": {"db", "logs"},
     "middleware": {"errors", "logs"},
     "logs": set(),
     "db": {"db"},
     "__init__": set(),
 }
+AWS = {"aws_rds", "aws_aurora", "aws_aurora_serverless"}
 # Words that belong to answers: they must not appear without one, and must with each.
 WORDS = {
     r"asyncpg": ("driver", {"asyncpg"}),
@@ -41,6 +53,19 @@ WORDS = {
         "driver",
         {"asyncpg", "psycopg", "aiomysql", "asyncmy"},
     ),
+    r"gunicorn": ("runtime", {"container", "kubernetes"}),
+    r"prometheus\w*": ("runtime", {"container", "kubernetes", "cloud_run"}),
+    r"kubernetes|kubectl": ("runtime", {"kubernetes"}),
+    r"cloud.run|gcloud run": ("runtime", {"cloud_run"}),
+    r"aws.lambda|sam build|serverless": ("runtime", {"lambda"}),
+    r"docker (build|run)": ("runtime", {"container", "kubernetes", "cloud_run"}),
+    r"boto3|aws iam|rds_iam|AWSAuthenticationPlugin": ("cloud", AWS),
+    r"rds\.pem": ("cloud", AWS),
+    r"google-auth|google iam|gcloud sql": ("cloud", {"gcp_cloud_sql"}),
+    r"azure-identity|entra|digicert": ("cloud", {"azure"}),
+    r"supabase": ("cloud", {"supabase"}),
+    r"neon": ("cloud", {"neon"}),
+    r"boto3|google-auth|azure-identity|issuer": ("auth", {"token"}),
 }
 EXTREME = {
     "project_name": "customer-notification-preferences-and-more",
@@ -140,7 +165,8 @@ def test_toml_and_yaml_parse(contents: list[Content]) -> None:
     for path in every(contents, ".toml"):
         assert tomllib.loads(path.read_text())
     for path in every(contents, ".yml", ".yaml"):
-        assert yaml.safe_load(path.read_text())
+        if path.name != "template.yaml":  # has tags of CloudFormation
+            assert all(yaml.safe_load_all(path.read_text()))
 
 
 def test_nothing_of_the_template_is_left(contents: list[Content]) -> None:
@@ -227,12 +253,12 @@ def test_words_of_an_answer_need_the_answer(
 
 def class_of(answers: Answers) -> tuple[Any, ...]:
     """What decides about the source; the rest of the answers is numbers and files."""
-    pooler = answers.get("pooler", "none")
+    pooler, runtime = answers.get("pooler", "none"), answers["runtime"]
     return (
         answers["driver"],
         "transaction" if pooler == "rds_proxy" else pooler,
-        answers["runtime"] == "lambda",
-        answers["cloud"] if answers.get("auth") == "token" else "",
+        "container" if runtime == "kubernetes" else runtime,
+        answers["cloud"].split("_")[0] if answers.get("auth") == "token" else "",
     )
 
 
@@ -294,6 +320,10 @@ def code_lines(path: Path) -> int:
             ["check-jsonschema", "--builtin-schema", "vendor.compose-spec"],
         ),
         ("Dockerfile", ["hadolint"]),
+        ("deploy/kubernetes.yaml", ["kubernetes-validate", "--strict"]),
+        ("deploy/kubernetes-migrate.yaml", ["kubernetes-validate", "--strict"]),
+        ("deploy/template.yaml", ["cfn-lint"]),
+        ("deploy/run.sh", ["shellcheck"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )

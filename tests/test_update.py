@@ -335,17 +335,35 @@ def test_second_update_does_nothing(next_template: Path, tmp_path: Path) -> None
     assert git(project, "status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"max_connections": 500, "workers_per_instance": 4},
+        {"runtime": "kubernetes"},
+        {"runtime": "cloud_run"},
+        {"runtime": "lambda", "max_instances": 2},
+        {"cloud": "aws_rds", "auth": "token"},
+    ],
+    ids=str,
+)
 def test_other_answers_give_what_a_fresh_copy_gives(
-    template: Path, tmp_path: Path
+    template: Path, tmp_path: Path, answers: Answers
 ) -> None:
-    answers: Answers = {"max_connections": 500, "workers_per_instance": 4}
     project = project_on(template, tmp_path / "old" / "shop", "asyncpg", NEXT)
+    before = files(project)
+    recorded = load_answers(project)
+    defaults = {name: recorded[name] for name in answers if name in recorded}
     update(project, answers)
 
     assert_merged(project)
     assert files(project) == files(
         render(template, tmp_path / "fresh" / "shop", answers)
     )
+    commit(project, "Other answers")
+    update(project, defaults)
+
+    assert_merged(project)
+    assert files(project) == before
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -15,7 +15,7 @@ if __name__ == "__main__":
     gc.freeze()
     uvicorn.run(
         app,
-        host="0.0.0.0",  # noqa: S104  (whoever can reach it is the platform)
+        host=os.environ.get("HOST", "0.0.0.0"),  # noqa: S104
         port=int(os.environ.get("PORT", "8000")),
         workers=1,
         log_config=None,

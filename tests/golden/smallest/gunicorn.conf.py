@@ -48,6 +48,7 @@ keepalive = 75
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True
 logconfig_dict = logging_config(settings.log_level)
+logconfig_dict["loggers"]["gunicorn.error"] = {"handlers": [], "propagate": True}
 
 
 def post_worker_init(worker: object) -> None:

@@ -42,7 +42,6 @@ def logging_config(level: str) -> dict[str, Any]:
         "loggers": {
             f"{__package__}.db.pool": {"level": "WARNING"},
             f"{__package__}.db.metrics": {"level": "WARNING"},
-            "gunicorn.error": {"handlers": [], "propagate": True},
             "uvicorn": {"handlers": [], "propagate": True},
             "uvicorn.error": {"handlers": [], "propagate": True},
             "uvicorn.access": {"handlers": [], "propagate": False},
