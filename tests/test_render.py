@@ -42,6 +42,9 @@ ARROWS = {
 AWS = {"aws_rds", "aws_aurora", "aws_aurora_serverless"}
 # Words that belong to answers: they must not appear without one, and must with each.
 WORDS = {
+    r"database_direct_url": ("pooler", {"transaction", "rds_proxy"}),
+    r"pgbouncer": ("pooler", {"session", "transaction", "rds_proxy"}),
+    r"rds proxy": ("pooler", {"rds_proxy"}),
     r"asyncpg": ("driver", {"asyncpg"}),
     r"psycopg": ("driver", {"psycopg"}),
     r"aiomysql": ("driver", {"aiomysql"}),
