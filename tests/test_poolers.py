@@ -222,6 +222,23 @@ def test_the_services_own_tests_pass_where_no_pooler_is_at_hand(
     assert "passed" in pooled(driver, pooler).make("test")
 
 
+# asyncpg asks for the types of what is not kept: one more for each statement.
+ROUND_TRIPS = {
+    "asyncpg": {"read": 2, "write": 4, "write_and_fail": 4, "read after a pause": 3},
+    "psycopg": {"read": 1, "write": 3, "write_and_fail": 3, "read after a pause": 2},
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_no_use_takes_a_round_trip_too_many_behind_a_pooler(
+    pooled: Callable[..., Service], way: Callable[..., dict[str, str]], driver: str
+) -> None:
+    one = {"DATABASE_POOL_SIZE": "1", "DATABASE_MAX_OVERFLOW": "0"}
+    variables = way("1.18") | one | {"PYTHONPATH": str(ROOT)}
+
+    assert run(pooled(driver), "round_trips", **variables) == ROUND_TRIPS[driver]
+
+
 def test_migrations_go_around_the_pooler_while_the_service_uses_it(
     pooled: Callable[..., Service],
     way: Callable[..., dict[str, str]],
@@ -357,6 +374,26 @@ def test_what_is_rendered_for_the_pooler_works(
     assert limits == ["2s", "5s", "10s", "UTC"], log
     server.empty("shop")
     server.execute("DROP ROLE shop")
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_process_that_starts_while_the_pooler_has_nothing_left_says_so(
+    pooled: Callable[..., Service],
+    way: Callable[..., dict[str, str]],
+    tmp_path: Path,
+    driver: str,
+) -> None:
+    """503 and not 500, although SQLAlchemy's own first look is what fails."""
+    service, variables = pooled(driver), way("1.18")
+    done = service.program("saturated", "5", **variables)
+
+    assert done.stdout.split() == ["unavailable", "1"], done.stderr
+    code = "_first_look(dialect.initialize)"
+    source = service.changed(
+        tmp_path / "src", "db/watch.py", code, "dialect.initialize"
+    )
+    without = service.program("saturated", "5", PYTHONPATH=source, **variables)
+    assert "unavailable" not in without.stdout
 
 
 async def limits_of(url: str) -> list[str]:
