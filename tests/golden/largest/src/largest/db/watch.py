@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection as Connection
 from sqlalchemy.engine.interfaces import ExecutionContext
-from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy.exc import (
+    DBAPIError,
+    DisconnectionError,
+    InvalidatePoolError,
+    ResourceClosedError,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -108,6 +113,7 @@ class Watch:
         bounds = {"do_commit": self._statement_seconds, "do_rollback": RESET_SECONDS}
         for name, seconds in bounds.items():
             setattr(dialect, name, self._timed(getattr(dialect, name), seconds))
+        setattr(dialect, "initialize", _first_look(dialect.initialize))  # noqa: B010
 
     def _on_first(self, connection: Connection, _: ConnectionPoolEntry) -> None:
         self._expect(connection, seconds_left(self._statement_seconds))
@@ -199,6 +205,23 @@ class Watch:
         # It may be closed already.
         with suppress(Exception), _socket(self._fileno, driver) as tcp:
             tcp.shutdown(socket.SHUT_RDWR)
+
+
+def _first_look(initialize: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Let SQLAlchemy's first look at a server end as any other use of it.
+
+    It takes a lost connection for a question that its server does not understand, and
+    stumbles over the next one.
+    """
+
+    def look(connection: Any) -> None:
+        try:
+            initialize(connection)
+        except (NotImplementedError, ResourceClosedError, TypeError) as error:
+            lost = ConnectionError("connection lost at the first look at the server")
+            raise DBAPIError(None, None, lost, connection_invalidated=True) from error
+
+    return look
 
 
 def _socket(fileno: Callable[[Any], int], connection: Any) -> socket.socket:
