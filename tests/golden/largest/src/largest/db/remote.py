@@ -13,8 +13,9 @@ from .budget import FLEET_PROCESSES, WORKERS
 from .dialect import CLOCK, SESSION
 from .faults import describe
 from .findings import Finding, Look
+from .login import LOOPBACK
 from .session import Database, open_database
-from .settings import LOOPBACK, DatabaseSettings
+from .settings import DatabaseSettings
 
 # The start waits no longer for a server that is slow to say what it gives.
 START_SECONDS = 1
