@@ -206,7 +206,7 @@ PROTECTIONS = {
     ),
     "start that can be refused": Protection(
         "db/remote.py",
-        "os._exit(3)",
+        'os._exit(3 if os.environ.get("WORKER", "1") == "1" else 0)',
         "pass",
         "test_budget.py::test_budget_that_does_not_fit_can_end_the_start",
         drivers=("asyncpg",),
