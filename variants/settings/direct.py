@@ -5,7 +5,6 @@ from typing import Self
 from pydantic import SecretStr, field_validator
 
 from .dialect import DEFAULT_PORT
-from .server_settings import LOOPBACK as LOOPBACK
 from .server_settings import DatabaseSettings as ServerSettings
 from .server_settings import parts_of
 
