@@ -73,7 +73,7 @@ EXTREME = {
     "description": "L'été: 100 % «über» {{ nothing }} for O'Neill & co",
     "workers_per_instance": 1,
 }
-SMALLEST, LARGEST, LONGEST = 1300, 1600, 200
+SMALLEST, LARGEST, LONGEST = 1350, 1900, 200
 
 
 @pytest.fixture(scope="session")
@@ -117,10 +117,11 @@ def contents(renderings: dict[Path, Answers]) -> list[Content]:
 
 @pytest.fixture(scope="session")
 def enough(contents: list[Content]) -> list[Path]:
-    """As few renderings as show each content of each file."""
+    """As few renderings as show each content of each file that is linted."""
     picked: set[Path] = set()
     for content in sorted(contents, key=lambda content: len(content.renderings)):
-        if not picked & set(content.renderings):
+        linted = content.path.endswith((".py", "pyproject.toml"))
+        if linted and not picked & set(content.renderings):
             picked.add(content.renderings[0])
     return sorted(picked)
 

@@ -37,7 +37,7 @@ async def open_looking(
         if mode == "refuse":
             await asyncio.wait({task}, timeout=START_SECONDS)
             if task.done() and task.result() == "fail":
-                # As a start that fails: the service ends. An error would be a traceback.
+                # As a start that fails: all of it ends. An error would be a traceback.
                 os._exit(3)
         try:
             yield database
