@@ -13,8 +13,9 @@ from .budget import FLEET_PROCESSES, WORKERS
 from .dialect import CLOCK, SESSION
 from .faults import describe
 from .findings import Finding, Look
+from .login import LOOPBACK
 from .session import Database, open_database
-from .settings import LOOPBACK, DatabaseSettings
+from .settings import DatabaseSettings
 
 # The start waits no longer for a server that is slow to say what it gives.
 START_SECONDS = 1
@@ -36,7 +37,7 @@ async def open_looking(
         if mode == "refuse":
             await asyncio.wait({task}, timeout=START_SECONDS)
             if task.done() and task.result() == "fail":
-                # As a start that fails: gunicorn ends. An error would be a traceback.
+                # As a start that fails: all of it ends. An error would be a traceback.
                 os._exit(3)
         try:
             yield database
