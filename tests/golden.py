@@ -12,7 +12,12 @@ GOLDEN = Path(__file__).parent / "golden"
 # The fewest and the most files and lines that answers can ask for.
 RENDERINGS: dict[str, Answers] = {
     "smallest": {"driver": "aiosqlite"},
-    "largest": {"driver": "asyncpg"},
+    "largest": {
+        "driver": "asyncpg",
+        "cloud": "aws_aurora",
+        "runtime": "kubernetes",
+        "pooler": "transaction",
+    },
 }
 
 

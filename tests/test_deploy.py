@@ -92,6 +92,9 @@ def test_lambda_reserves_as_many_functions_as_there_are_connections_for(
     resources = document["Resources"]
     assert resources["Service"]["Properties"]["ReservedConcurrentExecutions"] == 7
     assert resources["Migration"]["Properties"]["ReservedConcurrentExecutions"] == 1
+    # It would open a second connection at each start.
+    variables = resources["Service"]["Properties"]["Environment"]["Variables"]
+    assert variables["DATABASE_BUDGET_CHECK"] == "off"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Whether the pooler and the server behind it are what the service was made for."""
 
-from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -9,13 +9,7 @@ from .dialect import CONNECTION_LIMIT
 from .engine import create_engine
 from .findings import Finding
 from .remote import fleet, open_looking, shares_sessions
-from .session import Database
 from .settings import DatabaseSettings
-
-
-def open_checked(settings: DatabaseSettings) -> AbstractAsyncContextManager[Database]:
-    """As open_database(), and what DATABASE_BUDGET_CHECK asks for."""
-    return open_looking(settings, budget)
 
 
 async def budget(connection: AsyncConnection, settings: DatabaseSettings) -> Finding:
@@ -49,4 +43,6 @@ async def direct(_: AsyncConnection, settings: DatabaseSettings) -> Finding:
     return "ok", "DATABASE_DIRECT_URL is that of the server"
 
 
+# As open_database(), and what DATABASE_BUDGET_CHECK asks for.
+open_checked = partial(open_looking, look=budget)
 LOOKS = {"sessions": sessions, "direct": direct, "budget": budget}

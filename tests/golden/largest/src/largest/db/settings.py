@@ -1,186 +1,36 @@
-"""DATABASE_* variables: where the server is, how to log in, how long to wait."""
+"""DATABASE_* variables of the pooler, and DATABASE_DIRECT_URL to go around it."""
 
-import ssl
-from collections.abc import Callable
-from operator import le, lt
-from typing import Annotated, Any, Literal, Self
+from typing import Self
 
-from pydantic import (
-    Field,
-    FilePath,
-    NonNegativeInt,
-    PositiveInt,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic import SecretStr, model_validator
 
-from .budget import MAX_OVERFLOW, POOL_SIZE
-from .connect import DRIVER
-from .dialect import DEFAULT_PORT, DIALECT, LOWEST_LIMIT_SECONDS, SCHEMES
-from .login import LOOPBACK, Login
-from .watch import PING_SECONDS, RESET_SECONDS
+from .dialect import DEFAULT_PORT
+from .server_settings import DatabaseSettings as ServerSettings
+from .server_settings import parts_of
 
-# 0 would mean: for ever.
-Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
-URL_PARAMETERS = ("sslmode", "sslrootcert")
-
-Parts = tuple[str | float, ...]
-ACQUIRE = "database_acquire_timeout_seconds"
-CONNECT = "database_connect_timeout_seconds"
-LOCK = "database_lock_timeout_seconds"
-STATEMENT = "database_statement_timeout_seconds"
-CLIENT = "database_client_timeout_seconds"
-LADDER: tuple[tuple[Parts, Callable[[float, float], bool], Parts], ...] = (
-    # Else a deadlock is never found out.
-    ((LOWEST_LIMIT_SECONDS,), lt, (LOCK,)),
-    # The server's own limits first: they leave the connection clean.
-    ((LOCK,), lt, (STATEMENT,)),
-    ((STATEMENT,), lt, (CLIENT,)),
-    ((PING_SECONDS, CONNECT), le, (ACQUIRE,)),
-    # What one statement may take in all, on a database in trouble.
-    ((ACQUIRE, CLIENT, RESET_SECONDS), le, (10,)),
-)
+DIRECT = "DATABASE_DIRECT_URL"
+SAME = ("user", "password", "name", "sslrootcert")
 
 
-class DatabaseSettings(Login):
-    # One URL, or its parts.
-    database_url: SecretStr | None = None
-    database_host: str
-    database_port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
-    database_user: str
-    database_name: str
-
-    # The names of libpq. Default: verify-full; on loopback: disable.
-    database_sslmode: Literal["disable", "require", "verify-ca", "verify-full"]
-    database_sslrootcert: FilePath | None = None
-
-    # Together, what one process may open; the arithmetic is in budget.py.
-    database_pool_size: PositiveInt = POOL_SIZE
-    database_max_overflow: NonNegativeInt = MAX_OVERFLOW
-
-    # Queue, check and connect, in all: whoever would wait longer gets a 503 instead.
-    database_acquire_timeout_seconds: Seconds = 3
-    database_connect_timeout_seconds: Seconds = 2
-    # The last one cuts a connection that no longer answers. They fit into each other:
-    # see LADDER.
-    database_lock_timeout_seconds: Seconds = 2
-    database_statement_timeout_seconds: Seconds = 5
-    database_client_timeout_seconds: Seconds = 6
-    database_idle_in_transaction_timeout_seconds: Seconds = 10
-
-    # At start: whether what the whole fleet may open fits into what the server gives.
-    # `refuse` ends the start if it does not.
-    database_budget_check: Literal["warn", "off", "refuse"] = "warn"
-
-    # An export in all, at the pace of its reader.
-    database_export_timeout_seconds: Seconds = 300
-    # Whether the warning about a connection that is out for 30 s says who took it.
-    database_leak_trace: bool = False
-
-    def direct(self) -> Self:
-        """Where migrations go: there is nothing in between."""
-        return self
-
-    @property
-    def sqlalchemy_url(self) -> URL:
-        """Without the password, which is asked for whenever one is needed."""
-        return URL.create(
-            f"{DIALECT}+{DRIVER}",
-            username=self.database_user,
-            host=self.database_host,
-            port=self.database_port,
-            database=self.database_name,
-        )
-
-    @field_validator("database_sslrootcert")
-    @classmethod
-    def _check_certificate(cls, path: FilePath | None) -> FilePath | None:
-        try:
-            ssl.create_default_context(cafile=path)
-        except ssl.SSLError:
-            raise ValueError(f"there is no certificate in {path}") from None
-        return path
-
-    def ssl_context(self) -> ssl.SSLContext | None:
-        """Encryption exactly as DATABASE_SSLMODE says, or an error: never less."""
-        if self.database_sslmode == "disable":
-            return None
-        context = ssl.create_default_context(cafile=self.database_sslrootcert)
-        context.check_hostname = self.database_sslmode == "verify-full"
-        if self.database_sslmode == "require" and not self.database_sslrootcert:
-            context.verify_mode = ssl.CERT_NONE
-        return context
+class DatabaseSettings(ServerSettings):
+    # Around the pooler: for what needs a session of the server to itself.
+    database_direct_url: SecretStr | None = None
 
     @model_validator(mode="after")
-    def _check_limits(self) -> Self:
-        """Each wait inside of the next, or the wrong one ends it."""
-        for inner, fits, outer in LADDER:
-            less, more = self._seconds(inner), self._seconds(outer)
-            if not fits(less, more):
-                raise ValueError(
-                    f"{_told(inner, less)} does not fit in {_told(outer, more)}:"
-                    " lower the first or raise the second."
-                )
+    def _check_url(self) -> Self:
+        if self.database_direct_url:
+            parts_of(self.database_direct_url, DIRECT)
         return self
 
-    def _seconds(self, parts: Parts) -> float:
-        return sum(getattr(self, p) if isinstance(p, str) else p for p in parts)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, values: dict[str, Any]) -> dict[str, Any]:
-        parts = parts_of(values["database_url"]) if values.get("database_url") else {}
-        if doubled := parts.keys() & values.keys():
-            raise ValueError(
-                f"DATABASE_URL and {', '.join(sorted(doubled)).upper()} say the same:"
-                " remove one of them."
+    def direct(self) -> Self:
+        """Where migrations go: their lock belongs to a session, which nobody shares."""
+        if not self.database_direct_url:
+            raise SystemExit(
+                f"{DIRECT} is missing: set it to the URL of the server itself. The"
+                " pooler may give every transaction another session."
             )
-        values = parts | values
-        for name in ("database_host", "database_user", "database_name"):
-            if not values.get(name):
-                raise ValueError(
-                    f"{name.upper()} is missing: set DATABASE_URL, or DATABASE_HOST,"
-                    " DATABASE_USER and DATABASE_NAME."
-                )
-        local = values["database_host"] in LOOPBACK
-        return {"database_sslmode": "disable" if local else "verify-full"} | values
-
-
-def _told(parts: Parts, total: float) -> str:
-    names = [p.upper() if isinstance(p, str) else f"{p} s" for p in parts]
-    return " + ".join(names) + (f" = {total:g} s" if names != [f"{total:g} s"] else "")
-
-
-def parts_of(secret: str | SecretStr, name: str = "DATABASE_URL") -> dict[str, Any]:
-    """Take a URL apart; no message repeats what may hold the password."""
-    text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
-    try:
-        url = make_url(text.strip())
-    except (ArgumentError, ValueError):
-        raise ValueError(
-            f"{name} is not a URL: write {SCHEMES[0]}://user:password@host/name."
-        ) from None
-    if url.drivername not in (*SCHEMES, f"{DIALECT}+{DRIVER}"):
-        raise ValueError(
-            f"{name} asks for {url.drivername}, but this service speaks {DRIVER}:"
-            f" write {DIALECT}+{DRIVER}:// or {SCHEMES[0]}://."
+        same = {f"database_{name}": getattr(self, f"database_{name}") for name in SAME}
+        parts = parts_of(self.database_direct_url, DIRECT)
+        return self.load(
+            **(same | {"database_url": None, "database_port": DEFAULT_PORT} | parts)
         )
-    for parameter in url.query:
-        if parameter not in URL_PARAMETERS:
-            raise ValueError(
-                f"{name} has the parameter {parameter}, which is not understood:"
-                f" remove it ({' and '.join(URL_PARAMETERS)} are known)."
-            )
-    parts = {
-        "host": url.host,
-        "port": url.port,
-        "user": url.username,
-        "password": url.password,
-        "name": url.database,
-        **url.query,
-    }
-    given = {name: part for name, part in parts.items() if part not in (None, "")}
-    return {f"database_{name}": part for name, part in given.items()}

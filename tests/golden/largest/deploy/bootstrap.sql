@@ -1,0 +1,16 @@
+-- What PgBouncer lets nobody say for himself: the limits of the role that
+-- the service logs in with. Run it once on the server itself, as an administrator:
+--     psql postgresql://admin@db.example.com/postgres \
+--         --set=password=... --file=deploy/bootstrap.sql
+-- and again after a change. Sessions that are open keep what they began with.
+\set ON_ERROR_STOP on
+
+SELECT 'CREATE ROLE largest LOGIN'
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'largest') \gexec
+ALTER ROLE largest PASSWORD :'password';
+
+-- The defaults of DATABASE_LOCK_TIMEOUT_SECONDS and so on: change both or none.
+ALTER ROLE largest SET lock_timeout = '2s';
+ALTER ROLE largest SET statement_timeout = '5s';
+ALTER ROLE largest SET idle_in_transaction_session_timeout = '10s';
+ALTER ROLE largest SET timezone = 'UTC';
