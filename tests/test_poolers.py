@@ -186,8 +186,6 @@ def test_it_takes_each_line_of_what_is_said_at_the_start(
     ("driver", "mode", "version"),
     [
         ("asyncpg", "transaction", "1.18"),
-        ("asyncpg", "transaction", "1.24"),
-        ("psycopg", "transaction", "1.18"),
         ("psycopg", "transaction", "1.24"),
         ("asyncpg", "session", "1.18"),
         ("psycopg", "session", "1.24"),
