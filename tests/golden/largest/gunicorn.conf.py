@@ -61,9 +61,10 @@ def post_worker_init(worker: object) -> None:
     gc.freeze()
 
 
-def post_fork(server: object, worker: object) -> None:
+def post_fork(server: object, worker: UvicornWorker) -> None:
     """With preload_app the master may have used the database: see the function."""
     forget_connections()
+    os.environ["WORKER"] = str(worker.age)  # 1 is the first, of one start
 
 
 def child_exit(server: object, worker: UvicornWorker) -> None:

@@ -1,19 +1,13 @@
 """Whether the server is what the service was made for."""
 
-from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .dialect import CONNECTION_LIMIT
 from .findings import Finding
 from .remote import fleet, open_looking, shares_sessions
-from .session import Database
 from .settings import DatabaseSettings
-
-
-def open_checked(settings: DatabaseSettings) -> AbstractAsyncContextManager[Database]:
-    """As open_database(), and what DATABASE_BUDGET_CHECK asks for."""
-    return open_looking(settings, budget)
 
 
 async def budget(connection: AsyncConnection, settings: DatabaseSettings) -> Finding:
@@ -35,4 +29,6 @@ async def sessions(connection: AsyncConnection, settings: DatabaseSettings) -> F
     return "ok", f"{port} gives each connection one of its own"
 
 
+# As open_database(), and what DATABASE_BUDGET_CHECK asks for.
+open_checked = partial(open_looking, look=budget)
 LOOKS = {"sessions": sessions, "budget": budget}
