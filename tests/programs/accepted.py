@@ -1,4 +1,4 @@
-"""Prints what becomes of each URL: the one that SQLAlchemy gets, and the encryption."""
+"""Prints what becomes of each URL: the parts, the password, and the encryption."""
 
 import json
 import sys
@@ -7,5 +7,8 @@ from shop.settings import Settings
 
 for url in json.loads(sys.argv[1]):
     settings = Settings(database_url=url)
-    accepted = settings.sqlalchemy_url.render_as_string(hide_password=False)
+    url = settings.sqlalchemy_url
+    if password := getattr(settings, "database_password", None):
+        url = url.set(password=password.get_secret_value())
+    accepted = url.render_as_string(hide_password=False)
     print(accepted, getattr(settings, "database_sslmode", ""))
