@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import SecretStr, model_validator
 
+from .budget import FLEET_PROCESSES, POOLER_CONNECTIONS
 from .dialect import DEFAULT_PORT
 from .server_settings import DatabaseSettings as ServerSettings
 from .server_settings import parts_of
@@ -21,6 +22,12 @@ class DatabaseSettings(ServerSettings):
         if self.database_direct_url:
             parts_of(self.database_direct_url, DIRECT)
         return self
+
+    @property
+    def exports_at_once(self) -> int:
+        # Each holds one of the pooler's few to its end: a quarter of those, for all.
+        share = POOLER_CONNECTIONS // 4 // FLEET_PROCESSES
+        return max(1, min(share, super().exports_at_once))
 
     def direct(self) -> Self:
         """Where migrations go: their lock belongs to a session, which nobody shares."""

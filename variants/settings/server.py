@@ -80,6 +80,10 @@ class DatabaseSettings(Login):
     # Whether the warning about a connection that is out for 30 s says who took it.
     database_leak_trace: bool = False
 
+    @property
+    def exports_at_once(self) -> int:
+        return max(1, self.database_pool_size // 4)
+
     def direct(self) -> Self:
         """Where migrations go: there is nothing in between."""
         return self

@@ -159,7 +159,7 @@ async def test_exports_leave_most_of_the_pool_to_others(
     client: AsyncClient, database: Database, settings: Settings
 ) -> None:
     async with AsyncExitStack() as all_exports:
-        for _ in range(max(1, settings.database_pool_size // 4)):
+        for _ in range(settings.exports_at_once):
             await all_exports.enter_async_context(export(database))
         one_more = asyncio.create_task(export(database).__aenter__())
 

@@ -55,7 +55,7 @@ class Database:
         self.writes = transactional(engine)
         mark_failures(self.writes)
         self.settings = settings
-        self.exports = asyncio.Semaphore(max(1, settings.database_pool_size // 4))
+        self.exports = asyncio.Semaphore(settings.exports_at_once)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
