@@ -7,8 +7,8 @@ from shop.settings import Settings
 
 for url in json.loads(sys.argv[1]):
     settings = Settings(database_url=url)
-    url = settings.sqlalchemy_url
+    accepted = settings.sqlalchemy_url
     if password := getattr(settings, "database_password", None):
-        url = url.set(password=password.get_secret_value())
-    accepted = url.render_as_string(hide_password=False)
-    print(accepted, getattr(settings, "database_sslmode", ""))
+        accepted = accepted.set(password=password.get_secret_value())
+    shown = accepted.render_as_string(hide_password=False)
+    print(shown, getattr(settings, "database_sslmode", ""))
