@@ -1,6 +1,8 @@
 """The template as Copier gets it: a clean clone, tagged as the next release."""
 
+import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +12,8 @@ import plumbum
 import pytest
 
 from tests import rendering
+from tests.combinations import name
+from tests.rendering import Answers
 from tests.servers import DRIVERS, SERVERS, PgBouncer, Server, pgbouncer
 from tests.service import Service, copy
 
@@ -79,20 +83,37 @@ def pooler_of(server: Server) -> Iterator[Callable[..., PgBouncer]]:
 
 
 @pytest.fixture(scope="session")
-def service(
+def rendered(
     template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Service]:
-    """The service on a driver, with its environment installed."""
-    made: dict[str, Service] = {}
+) -> Callable[[Answers], Service]:
+    """The service of these answers, installed and linted once for all workers.
 
-    def make(driver: str) -> Service:
-        if driver not in made:
-            folder = tmp_path_factory.mktemp(driver) / "shop"
-            made[driver] = copy(template, folder, {"driver": driver})
-            made[driver].make("lint")
-        return made[driver]
+    Whoever changes a file of it works on a copy.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def make(answers: Answers) -> Service:
+        place = shared / "services" / name(answers)
+        place.mkdir(parents=True, exist_ok=True)
+        service, ready = Service(place / "shop"), place / "ready"
+        with (place / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not ready.exists():
+                shutil.rmtree(service.folder, ignore_errors=True)
+                copy(template, service.folder, answers)
+                service.make("lint")
+                ready.touch()
+        return service
 
     return make
+
+
+@pytest.fixture(scope="session")
+def service(rendered: Callable[[Answers], Service]) -> Callable[[str], Service]:
+    """The service on a driver, and with no other answer."""
+    return lambda driver: rendered({"driver": driver})
 
 
 @pytest.fixture

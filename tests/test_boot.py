@@ -15,7 +15,7 @@ import yaml
 from sqlalchemy import make_url
 
 from tests import servers
-from tests.rendering import ROOT
+from tests.rendering import ROOT, Answers
 from tests.servers import Server
 from tests.service import PROGRAMS, Service, conversation
 
@@ -165,10 +165,12 @@ def test_stop_waits_for_an_endless_answer_no_longer_than_its_bound(
 
 
 def test_new_migration_is_dated_and_well_formed(
-    service: Callable[[str], Service],
+    rendered: Callable[[Answers], Service],
     database: Callable[[str], dict[str, str]],
 ) -> None:
-    shop, variables = service("aiosqlite"), database("aiosqlite")
+    # One of its own, since its files change.
+    shop = rendered({"driver": "aiosqlite", "description": "A service that grows"})
+    variables = database("aiosqlite")
     versions = shop.folder / "migrations" / "versions"
     before = set(versions.iterdir())
     shop.make("migrate", **variables)

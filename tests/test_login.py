@@ -12,9 +12,9 @@ import yaml
 from sqlalchemy import make_url
 
 from tests.metadata import TOKEN, metadata
-from tests.rendering import ROOT, environment
+from tests.rendering import ROOT, Answers, environment
 from tests.servers import DRIVERS, Server
-from tests.service import PROGRAMS, Service, conversation, copy
+from tests.service import PROGRAMS, Service, conversation
 
 pytestmark = pytest.mark.boot
 
@@ -41,17 +41,10 @@ CACHE = "if not token or token.until < monotonic():"
 ServiceAt = Callable[[str, str], Service]
 
 
-@pytest.fixture(scope="module")
-def service_at(template: Path, tmp_path_factory: pytest.TempPathFactory) -> ServiceAt:
-    made: dict[tuple[str, str], Service] = {}
-
+@pytest.fixture(scope="session")
+def service_at(rendered: Callable[[Answers], Service]) -> ServiceAt:
     def make(cloud: str, driver: str) -> Service:
-        if (cloud, driver) not in made:
-            folder = tmp_path_factory.mktemp(f"{cloud}-{driver}") / "shop"
-            answers = {"driver": driver, "cloud": cloud, "auth": "token"}
-            made[cloud, driver] = copy(template, folder, answers)
-            made[cloud, driver].make("lint")
-        return made[cloud, driver]
+        return rendered({"driver": driver, "cloud": cloud, "auth": "token"})
 
     return make
 
@@ -209,19 +202,6 @@ def test_platform_that_is_silent_holds_up_nobody_else(
     assert outcome == "unavailable"
     assert reason == "cannot connect: no answer in 2.0 s"
     assert ticks > 100, "of some 200"
-
-
-def test_without_a_thread_a_silent_platform_holds_up_everybody(
-    service_at: ServiceAt, server_of: Callable[[str], Server], tmp_path: Path
-) -> None:
-    thread = "Thread(target=self._ask, args=server, daemon=True).start()"
-    shop = service_at("gcp_cloud_sql", "psycopg")
-    source = shop.changed(tmp_path / "src", "db/login.py", thread, "self._ask(*server)")
-    _, _, ticks = on_a_silent_platform(
-        service_at, server_of, tmp_path, PYTHONPATH=source
-    )
-
-    assert ticks < 100
 
 
 def on_a_silent_platform(

@@ -22,7 +22,7 @@ from tests.servers import (
     certify,
     running_pgbouncer,
 )
-from tests.service import Service, conversation, copy, free_port
+from tests.service import Service, conversation, free_port
 
 pytestmark = pytest.mark.boot
 
@@ -53,22 +53,12 @@ def generation(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def pooled(
-    template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Service]:
+def pooled(rendered: Callable[[Answers], Service]) -> Callable[..., Service]:
     """The service on a driver behind a pooler, with its environment installed."""
-    made: dict[tuple[str, str], Service] = {}
 
     def make(driver: str, pooler: str = "transaction") -> Service:
-        if (driver, pooler) not in made:
-            answers: Answers = {"driver": driver, "pooler": pooler}
-            if pooler == "rds_proxy":
-                answers["cloud"] = "aws_rds"
-            folder = tmp_path_factory.mktemp(f"{driver}_{pooler}") / "shop"
-            made[driver, pooler] = copy(template, folder, answers)
-            if (driver, pooler) != ("asyncmy", "rds_proxy"):  # as aiomysql's
-                made[driver, pooler].make("lint")
-        return made[driver, pooler]
+        cloud = "aws_rds" if pooler == "rds_proxy" else "self_hosted"
+        return rendered({"driver": driver, "cloud": cloud, "pooler": pooler})
 
     return make
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pexpect
 import pytest
-from copier import run_copy
 from copier._main import Worker
 
+from tests.combinations import questionnaire
 from tests.rendering import Answers, load_answers, questions, render
 
 LOCKED = "This follows from the other answers and cannot be set."
@@ -120,21 +120,16 @@ def test_refused_with_a_sentence_and_nothing_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_facts_cannot_be_forced(template: Path, tmp_path: Path) -> None:
+def test_facts_cannot_be_forced(template: Path) -> None:
     asked = questions(template)
     with Worker(str(template)) as worker:
         facts = worker.template.questions_data.keys() - asked.keys()
 
-    assert {"dialect", "has_server", "budget", "connect_variant"} <= facts
-    for fact in facts:
-        with pytest.raises(ValueError, match=LOCKED):
-            run_copy(
-                str(template),
-                tmp_path / "out",
-                data={fact: "1"} if fact != "budget" else {fact: {}},
-                defaults=True,
-                quiet=True,
-            )
+    assert {"dialect", "has_server", "budget", "startup_variant"} <= facts
+    with questionnaire(template) as answer:
+        for fact in facts:
+            with pytest.raises(ValueError, match=LOCKED):
+                answer({fact: {} if fact == "budget" else "1"})
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.proxy import Proxy
-from tests.rendering import environment
+from tests.rendering import Answers, environment
 from tests.servers import DRIVERS, Server
-from tests.service import PROGRAMS, Service, conversation, copy
+from tests.service import PROGRAMS, Service, conversation
 
 pytestmark = pytest.mark.boot
 
@@ -26,17 +26,10 @@ CLOSE_SECONDS = 3
 ServiceOn = Callable[[str, str], Service]
 
 
-@pytest.fixture(scope="module")
-def service_on(template: Path, tmp_path_factory: pytest.TempPathFactory) -> ServiceOn:
-    made: dict[tuple[str, str], Service] = {}
-
+@pytest.fixture(scope="session")
+def service_on(rendered: Callable[[Answers], Service]) -> ServiceOn:
     def make(runtime: str, driver: str) -> Service:
-        if (runtime, driver) not in made:
-            folder = tmp_path_factory.mktemp(f"{runtime}-{driver}") / "shop"
-            answers = {"runtime": runtime, "driver": driver}
-            made[runtime, driver] = copy(template, folder, answers)
-            made[runtime, driver].make("lint")
-        return made[runtime, driver]
+        return rendered({"driver": driver, "runtime": runtime})
 
     return make
 

@@ -339,10 +339,8 @@ def test_second_update_does_nothing(next_template: Path, tmp_path: Path) -> None
     "answers",
     [
         {"max_connections": 500, "workers_per_instance": 4},
-        {"runtime": "kubernetes"},
-        {"runtime": "cloud_run"},
-        {"runtime": "lambda", "max_instances": 2},
-        {"cloud": "aws_rds", "auth": "token"},
+        {"runtime": "cloud_run", "pooler": "transaction"},
+        {"cloud": "aws_rds", "runtime": "lambda", "auth": "token", "max_instances": 2},
     ],
     ids=str,
 )
