@@ -1,0 +1,87 @@
+"""Each class of renderings: its own tests, then the service as it is started there.
+
+The plain containers are in test_boot.py, the logins by a token in test_login.py.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.combinations import all_answers, class_of, name
+from tests.rendering import Answers
+from tests.servers import DRIVERS, Server
+from tests.service import Service, conversation
+
+pytestmark = pytest.mark.boot
+
+CONVERSATION = Path(__file__).parent / "golden" / "conversation.json"
+POOLERS = {
+    "postgresql": ("none", "session", "transaction"),
+    "mysql": ("none", "rds_proxy"),
+}
+CLASSES: list[Answers] = [
+    {
+        "driver": driver,
+        "cloud": "aws_rds" if pooler == "rds_proxy" else "self_hosted",
+        "runtime": runtime,
+        "pooler": pooler,
+    }
+    for driver, row in DRIVERS.items()
+    for pooler in POOLERS.get(row["dialect"], ())
+    for runtime in ("container", "cloud_run", "lambda")
+    if (runtime, pooler) not in {("container", "none"), ("cloud_run", "rds_proxy")}
+]
+
+
+def test_every_class_is_booted(template: Path) -> None:
+    plain = [
+        {"driver": driver, "cloud": "", "runtime": "container"} for driver in DRIVERS
+    ]
+    rows = all_answers(template)
+
+    assert {class_of(answers) for answers in [*plain, *CLASSES]} == {
+        class_of(row) for row in rows if row.get("auth") != "token"
+    }
+
+
+@pytest.mark.parametrize("answers", CLASSES, ids=name)
+def test_class_passes_its_own_tests_answers_and_stops_cleanly(
+    rendered: Callable[[Answers], Service],
+    database: Callable[[str], dict[str, str]],
+    server_of: Callable[[str], Server],
+    answers: Answers,
+) -> None:
+    shop = rendered(answers)
+    output = shop.make("test")
+    assert re.search(r"\d+ passed", output)
+    assert "skipped" not in output
+
+    variables = database(answers["driver"])
+    if answers["pooler"] in {"transaction", "rds_proxy"}:
+        variables["DATABASE_DIRECT_URL"] = variables["DATABASE_URL"]
+    server = server_of(answers["driver"])
+    database_name = str(make_url(variables["DATABASE_URL"]).database)
+    shop.make("migrate", **variables)
+    with shop.running(**variables) as running:
+        said = conversation(running.client)
+        open_sessions = len(server.sessions(database_name))
+        figures = running.client.get("/metrics").status_code
+        running.stop()
+
+    assert said == json.loads(CONVERSATION.read_text())
+    log = running.log.read_text()
+    assert "canary" not in log
+    for line in log.splitlines():
+        assert json.loads(line)["levelname"] in ("INFO", "WARNING"), line
+    workers = 2 if answers["runtime"] == "container" else 1
+    assert log.count("Application shutdown complete") == workers
+    assert server.sessions(database_name) == []
+    if answers["runtime"] == "lambda":
+        assert (open_sessions, figures) == (0, 404)
+    else:
+        assert open_sessions >= 1
+        assert figures == 200
