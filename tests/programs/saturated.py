@@ -1,10 +1,9 @@
-"""Prints what a process gets that starts while exports hold all that a pooler opens."""
+"""Prints what a process gets that starts while others hold all that a pooler opens."""
 
 import sys
 from contextlib import AsyncExitStack
 
 import uvloop
-from shop.db.bulk import export
 from shop.db.faults import classify
 from shop.db.session import open_database
 from shop.settings import Settings
@@ -16,16 +15,17 @@ async def main(sessions):
     async with (
         open_database(settings) as busy,
         open_database(settings) as new,
-        AsyncExitStack() as exports,
+        AsyncExitStack() as transactions,
     ):
         for _ in range(sessions):
-            await exports.enter_async_context(export(busy))
+            session = await transactions.enter_async_context(busy.write())
+            await session.execute(select(literal(1)))
         try:
             async with new.read() as session:
                 await session.scalar(select(literal(1)))
         except Exception as error:
             print(classify(error) or repr(error))
-        await exports.aclose()
+        await transactions.aclose()
         async with new.read() as session:
             print(await session.scalar(select(literal(1))))
 

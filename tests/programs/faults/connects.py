@@ -86,8 +86,7 @@ async def connect_once_too_often(laboratory):
         await is_full.wait()
 
     is_full = asyncio.Event()
-    lonely = await guest(laboratory, "lonely") | {"database_budget_check": "off"}
-    async with serving(hold, **lonely) as client:
+    async with serving(hold, **await guest(laboratory, "lonely")) as client:
         answers = [asyncio.create_task(client.ask("/hold")) for _ in range(2)]
         await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
         is_full.set()

@@ -44,6 +44,8 @@ async def open_looking(
             yield database
         finally:
             task.cancel()
+            # It has a connection, which the engine would close under it.
+            await asyncio.wait({task}, timeout=START_SECONDS)
 
 
 async def _tell(database: Database, look: Look) -> str:
