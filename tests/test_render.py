@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests.combinations import all_answers, class_of, cover, name
+from tests.combinations import all_answers, cover, name
 from tests.rendering import Answers, fast, files, render
 
 # What a module of the service may import, by the order of its layers.
@@ -253,6 +253,17 @@ def test_words_of_an_answer_need_the_answer(
             hits |= {renderings[project].get(question) for project in projects}
             assert hits <= needed, f"{file} says {found[0]}"
     assert hits == needed, "the table itself matches nothing"
+
+
+def class_of(answers: Answers) -> tuple[Any, ...]:
+    """What decides about the source; the rest of the answers is numbers and files."""
+    pooler, runtime = answers.get("pooler", "none"), answers["runtime"]
+    return (
+        answers["driver"],
+        "transaction" if pooler == "rds_proxy" else pooler,
+        "container" if runtime == "kubernetes" else runtime,
+        answers["cloud"].split("_")[0] if answers.get("auth") == "token" else "",
+    )
 
 
 def test_renderings_of_a_class_differ_in_the_budget_only(
