@@ -1,4 +1,4 @@
-"""Every class of rendering: its own tests, then the service under gunicorn."""
+"""The plain service of each driver: its own tests, then under gunicorn."""
 
 import json
 import re
