@@ -64,6 +64,7 @@ def started(program: Path, data: Path, *options: str) -> Iterator[str]:
                 program,
                 "--no-defaults",
                 f"--datadir={files}",
+                f"--tmpdir={data}",
                 f"--init-file={start}",
                 f"--port={port}",
                 *OPTIONS,
@@ -107,7 +108,8 @@ def _install(program: Path, files: Path, user: str | None) -> None:
     else:
         command = [str(program), "--no-defaults", "--initialize-insecure"]
     done = subprocess.run(
-        [*command, *OPTIONS, f"--datadir={files}"],
+        # In /tmp a server that starts removes the temporary tables of all others.
+        [*command, *OPTIONS, f"--datadir={files}", f"--tmpdir={files.parent}"],
         user=user,
         cwd=files.parent,
         stdin=subprocess.DEVNULL,
