@@ -29,6 +29,12 @@ class Running:
     process: subprocess.Popen[str]
     log: Path
 
+    def wait_for_log(self, text: str, times: int = 1) -> None:
+        deadline = time.monotonic() + 30
+        while self.log.read_text().count(text) < times:
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)

@@ -154,6 +154,7 @@ def test_stop_waits_for_an_endless_answer_no_longer_than_its_bound(
     ):
         chunks = answer.iter_text()  # held: without it the client would hang up
         assert next(chunks).startswith("on")
+        running.wait_for_log("Application startup complete", times=2)
         running.process.send_signal(signal.SIGTERM)
         if not bound:
             with pytest.raises(subprocess.TimeoutExpired):
