@@ -56,7 +56,7 @@ PROTECTIONS = {
     ),
     "commit": Protection(
         "db/session.py",
-        "await commit(session)",
+        "await self.commit(session)",
         "pass",
         "test_sessions.py::test_write_is_there_when_the_answer_comes",
     ),
@@ -74,7 +74,7 @@ PROTECTIONS = {
     ),
     "read sessions flush no write": Protection(
         "db/session.py",
-        '@event.listens_for(_ReadOnly, "before_flush")\n',
+        '@event.listens_for(ReadOnly, "before_flush")\n',
         "",
         "test_sessions.py::test_read_session_refuses_to_flush",
     ),
@@ -171,7 +171,7 @@ PROTECTIONS = {
     ),
     "figures that fall by themselves": Protection(
         "db/metrics.py",
-        "if pool.checkedout() or self._loans or self.refused:",
+        "if pool.checkedout() or self.loans or self.refused:",
         "if False:",
         "test_metrics.py::test_session_is_counted_while_it_lasts",
         drivers=("aiosqlite",),

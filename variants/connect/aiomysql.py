@@ -19,7 +19,7 @@ DRIVER = "aiomysql"
 def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
     return {
         "async_creator_fn": bounded(
-            _connect, settings, fileno=_fileno, failure=_failure
+            _connect, settings, fileno=fileno, failure=_failure
         ),
         "autocommit": True,
         "charset": "utf8mb4",
@@ -32,7 +32,7 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
 def prepare(engine: AsyncEngine, settings: "DatabaseSettings") -> None:
     """What every connection of the pool needs."""
     dialect.prepare(engine)
-    Watch(engine, settings, ping=_ping, fileno=_fileno)
+    Watch(engine, settings, ping=_ping, fileno=fileno)
 
 
 class _Connection(dialect.ToItsEnd, Connection):  # type: ignore[misc]
@@ -72,5 +72,5 @@ async def _ping(connection: Any) -> None:
     await connection.ping(reconnect=False)
 
 
-def _fileno(connection: Any) -> int:
+def fileno(connection: Any) -> int:
     return int(connection._writer.transport.get_extra_info("socket").fileno())

@@ -23,7 +23,7 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
         "async_creator_fn": bounded(
             _connect,
             settings,
-            fileno=_fileno,
+            fileno=fileno,
             failure=SqlclientUnableToEstablishSqlconnection,
         ),
         "client_encoding": "utf8",
@@ -35,7 +35,7 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
 
 def prepare(engine: AsyncEngine, settings: "DatabaseSettings") -> None:
     """What every connection of the pool needs."""
-    Watch(engine, settings, ping=_ping, fileno=_fileno)
+    Watch(engine, settings, ping=_ping, fileno=fileno)
     event.listen(engine.sync_engine, "handle_error", _drop_stale)
 
 
@@ -84,5 +84,5 @@ async def _ping(connection: Any) -> None:
     await connection.execute("")
 
 
-def _fileno(connection: Any) -> int:
+def fileno(connection: Any) -> int:
     return int(connection.fileno())

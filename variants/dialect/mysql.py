@@ -26,6 +26,8 @@ ORDER BY most LIMIT 1
 """
 
 DUPLICATE = 1062
+# A server that only reads, by its option or by its mode.
+READ_ONLY = {1290, 1836}
 
 # What an error number means for the caller.
 FAULTS = {
@@ -39,8 +41,9 @@ FAULTS = {
     # Refused; unknown; lost, within a statement, by KILL, for being idle; stopping; no
     # such host; not encrypted.
     "unavailable": {2003, 2005, 2006, 2013, 1927, 4031, 1053, 1129, 1130, 2026}
-    # Login, access, no such database; read only: the primary has moved.
-    | {1045, 1044, 1049, 1290, 1792, 1836},
+    # Login, access, no such database; a transaction that only reads.
+    | {1045, 1044, 1049, 1792}
+    | READ_ONLY,
 }
 
 # An index may take an hour to build; a lock must not, because everybody who comes
@@ -88,6 +91,11 @@ def fault(error: DBAPIError) -> str | None:
     """Name the fault by its number; the class differs from driver to driver."""
     number = next(iter(error.orig.args if error.orig else ()), 0)
     return next((name for name, numbers in FAULTS.items() if number in numbers), None)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether the server refuses to write: the primary is another one now."""
+    return error.args[:1] in [(number,) for number in READ_ONLY]
 
 
 def message(error: BaseException) -> str:

@@ -42,3 +42,12 @@ def create_engine(settings: DatabaseSettings) -> AsyncEngine:
     )
     prepare(engine, settings)
     return engine
+
+
+def create_unpooled_engine(settings: DatabaseSettings) -> AsyncEngine:
+    """For a connection that ends with its use: of a migration, of a listener."""
+    return create_async_engine(
+        settings.sqlalchemy_url,
+        connect_args=connect_args(settings),
+        poolclass=NullPool,
+    )

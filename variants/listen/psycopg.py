@@ -8,11 +8,9 @@ from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Identifier
-from sqlalchemy import NullPool
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from .connect import connect_args
+from .engine import create_unpooled_engine
 from .faults import describe
 from .settings import DatabaseSettings
 
@@ -29,12 +27,8 @@ async def listen(
     None comes first and after each interruption: something may have been missed, so
     look into the tables. It is one connection more than the pool has.
     """
-    direct = settings.direct()
-    engine = create_async_engine(
-        direct.sqlalchemy_url,
-        connect_args=connect_args(direct),
-        poolclass=NullPool,
-        isolation_level="AUTOCOMMIT",  # within a transaction nothing is sent
+    engine = create_unpooled_engine(settings.direct()).execution_options(
+        isolation_level="AUTOCOMMIT"  # within a transaction nothing is sent
     )
     while True:
         try:

@@ -7,7 +7,7 @@ from pydantic import SecretStr, model_validator
 from .budget import FLEET_PROCESSES, POOLER_CONNECTIONS
 from .dialect import DEFAULT_PORT
 from .server_settings import DatabaseSettings as ServerSettings
-from .server_settings import parts_of
+from .url import parts_of
 
 DIRECT = "DATABASE_DIRECT_URL"
 SAME = ("user", "password", "name", "sslrootcert")

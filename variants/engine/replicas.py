@@ -1,0 +1,73 @@
+"""The engine: of several hosts it follows the one that is the primary."""
+
+import asyncio
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from . import primary_engine
+from .connect import connect_args, fileno
+from .primary_engine import ENGINES, forget_connections
+from .role import IS_PRIMARY, read_only_error
+from .settings import DatabaseSettings
+from .watch import PING_SECONDS, cut
+
+__all__ = ["ENGINES", "create_engine", "create_unpooled_engine", "forget_connections"]
+
+
+def create_engine(settings: DatabaseSettings, name: str = "primary") -> AsyncEngine:
+    return _follow_primary(primary_engine.create_engine(settings, name), settings)
+
+
+def create_unpooled_engine(settings: DatabaseSettings) -> AsyncEngine:
+    return _follow_primary(primary_engine.create_unpooled_engine(settings), settings)
+
+
+def _follow_primary(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncEngine:
+    """Connect to the host that is the primary, and first to where it was last seen.
+
+    A single host is taken as it is: its name moves along with the primary.
+    """
+    hosts = settings.hosts()
+    begin_at = 0
+
+    def connect(dialect: Any, _: Any, args: Any, parameters: dict[str, Any]) -> Any:
+        nonlocal begin_at
+        failures: list[Exception] = []
+        for _ in hosts:
+            tried = begin_at
+            host = hosts[tried]
+            where = {"host": host.database_host, "port": host.database_port}
+            try:
+                connection = dialect.connect(
+                    *args, **(parameters | connect_args(host) | where)
+                )
+                if _is_primary(connection):
+                    return connection
+                connection.close()
+                standby = f"{where['host']}:{where['port']} is not the primary"
+                failures.append(read_only_error(dialect.loaded_dbapi, standby))
+            except dialect.loaded_dbapi.Error as error:
+                failures.append(error)
+            if begin_at == tried:  # nobody has found it meanwhile
+                begin_at = (tried + 1) % len(hosts)
+        raise failures[-1]
+
+    if len(hosts) > 1:
+        event.listen(engine.sync_engine, "do_connect", connect)
+    return engine
+
+
+def _is_primary(connection: Any) -> bool:
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(PING_SECONDS, cut, fileno, connection.driver_connection)
+    try:
+        cursor = connection.cursor()
+        cursor.execute(IS_PRIMARY)
+        (answer,) = cursor.fetchone()
+        cursor.close()
+        connection.rollback()
+        return bool(answer)
+    finally:
+        timer.cancel()

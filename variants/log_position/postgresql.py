@@ -1,0 +1,28 @@
+"""How far a server is: by its position in the log of all writes (LSN)."""
+
+from sqlalchemy import Connection, Engine, Row
+
+from .position import Position
+
+# All that is committed has been flushed, unless the session does not wait for that.
+WRITTEN = """
+SELECT (CASE current_setting('synchronous_commit')
+    WHEN 'off' THEN pg_current_wal_insert_lsn() ELSE pg_current_wal_flush_lsn() END
+    - '0/0')::bigint
+"""
+LOOK = """
+SELECT pg_is_in_recovery() AS is_replica, NULL AS lag_seconds,
+    (pg_last_wal_replay_lsn() - '0/0')::bigint AS position
+"""
+# A read waits so long for a replica that has not come as far as its client has seen.
+WAIT_SECONDS = 0.2
+
+
+def read_written(connection: Connection, _: Engine) -> Position:
+    """Of the primary, after a COMMIT: whoever is there has what was committed."""
+    alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+    return {"": alone.exec_driver_sql(WRITTEN).scalar_one()}
+
+
+def replayed(look: Row[tuple[bool, None, int | None]]) -> Position:
+    return {"": look.position or 0}

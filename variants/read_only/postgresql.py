@@ -1,0 +1,3 @@
+"""What a session with a replica is told, should the replica become a primary."""
+
+READ_ONLY = ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",)
