@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from .dialect import DEFAULT_PORT
+from .dialect import DEFAULT_PORT, SCHEMES
 from .login import LOOPBACK
 from .primary_settings import DatabaseSettings as PrimarySettings
 from .url import parts_of
@@ -79,7 +79,7 @@ class DatabaseSettings(PrimarySettings):
 
 def _address(host: str) -> dict[str, Any]:
     try:
-        url = make_url(f"//{host.strip()}")
+        url = make_url(f"{SCHEMES[0]}://{host.strip()}")
     except (ArgumentError, ValueError):
         raise ValueError(f"{host} is no host: write name:port.") from None
     return {"database_host": url.host, "database_port": url.port or DEFAULT_PORT}

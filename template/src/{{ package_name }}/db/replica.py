@@ -52,7 +52,7 @@ class Replica:
         self._max_lag_seconds = settings.database_replica_max_lag_seconds
         self._position: Position = {}
         self._goals: deque[tuple[float, Position]] = deque()
-        self._trouble = "not looked at yet"
+        self.trouble = "not looked at yet"
         self._fresh_until = self._asked_at = 0.0
         self._banned_until = 0.0
         self._look: asyncio.Task[None] | None = None
@@ -65,7 +65,7 @@ class Replica:
 
     def is_ready(self, now: float) -> bool:
         """Whether it was well a moment ago, and is not slow to say so again."""
-        if self._trouble or now > self._fresh_until:
+        if self.trouble or now > self._fresh_until:
             return False
         return self._look is None or now - self._asked_at < DOUBT_SECONDS
 
@@ -84,7 +84,7 @@ class Replica:
         if self._look is None and not self.is_banned(monotonic()):
             self._asked_at = monotonic()
             self._look = asyncio.create_task(self._see())
-        return None if self._trouble else self._look
+        return None if self.trouble else self._look
 
     def has(self, position: Position) -> bool:
         return includes(self._position, position)
@@ -152,9 +152,9 @@ class Replica:
 
     def _ban(self, trouble: str, detail: str) -> None:
         """Read from others for a while."""
-        if trouble != self._trouble:
+        if trouble != self.trouble:
             logger.warning("replica %s is not used: %s", self.name, detail)
-        self._trouble = trouble
+        self.trouble = trouble
         self._banned_until = monotonic() + BAN_SECONDS
         self.bans[trouble] += 1
 
@@ -171,9 +171,9 @@ class Replica:
         elif self.lag_seconds > self._max_lag_seconds:
             self._ban("lag", f"it is {self.lag_seconds:.1f} s behind")
         else:
-            if self._trouble and self.bans:
+            if self.trouble and self.bans:
                 logger.info("replica %s is used again", self.name)
-            self._trouble = ""
+            self.trouble = ""
             self._fresh_until = now + FRESH_SECONDS
 
     def _cut(self) -> None:
@@ -186,9 +186,9 @@ class Replica:
                 cut(fileno, connection.driver_connection)
 
     async def _end_look(self) -> None:
+        # Not cancelled: a driver would leave the socket that it is about to open.
         if self._look:
-            self._look.cancel()
-            await asyncio.wait({self._look})
+            await asyncio.wait({self._look}, timeout=SILENT_SECONDS)
 
 
 def _create_line(settings: DatabaseSettings) -> AsyncEngine:

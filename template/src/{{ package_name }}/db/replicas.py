@@ -131,6 +131,6 @@ class Replicas:
             self._sample = None
 
     async def _end(self) -> None:
+        self._all = []  # and no look any more
         if self._sample:
-            self._sample.cancel()
-            await asyncio.wait({self._sample})
+            await asyncio.wait({self._sample}, timeout=SILENT_SECONDS)
