@@ -12,6 +12,7 @@ import plumbum
 import pytest
 
 from tests import rendering
+from tests.clusters import Cluster, own_cluster
 from tests.combinations import name
 from tests.rendering import Answers
 from tests.servers import DRIVERS, SERVERS, PgBouncer, Server, pgbouncer
@@ -56,6 +57,24 @@ def server_of() -> Iterator[Callable[[str], Server]]:
 @pytest.fixture(scope="session")
 def server(server_of: Callable[[str], Server]) -> Server:
     return server_of("asyncpg")
+
+
+@pytest.fixture(scope="session")
+def cluster_of() -> Iterator[Callable[[str], Cluster]]:
+    """The cluster of a dialect, started when it is first asked for, and then healed.
+
+    Whoever promotes a replica takes an `own_cluster`.
+    """
+    started: dict[str, Cluster] = {}
+    with ExitStack() as stack:
+
+        def cluster_of(dialect: str) -> Cluster:
+            if dialect not in started:
+                started[dialect] = stack.enter_context(own_cluster(dialect))
+            started[dialect].heal()
+            return started[dialect]
+
+        yield cluster_of
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,9 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Self
 
+# What a server has said, each with the time of the loop when it shall arrive.
+Answers = asyncio.Queue[tuple[float, bytes]]
+
 
 class Link:
     """A client's connection and the one to the server that belongs to it."""
@@ -34,6 +37,7 @@ class Proxy:
         self._links: dict[asyncio.Task[None], Link] = {}
         self._listener: asyncio.Server | None = None
         self._flows = asyncio.Event()
+        self._delay_seconds = 0.0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
 
@@ -50,7 +54,8 @@ class Proxy:
         self._loop.close()
 
     def heal(self) -> None:
-        """Forward everything, also what has waited."""
+        """Forward everything, also what has waited, and without delay from now on."""
+        self._delay_seconds = 0.0
         self._do(self._switch(listens=True, flows=True))
 
     def freeze(self) -> None:
@@ -64,6 +69,10 @@ class Proxy:
     def break_connections(self) -> None:
         """Reset the open ones, as a server that crashes or a firewall does."""
         self._do(self._break())
+
+    def delay_answers(self, seconds: float) -> None:
+        """Let arrive so much later what the server says from now on."""
+        self._delay_seconds = seconds
 
     def drop_after(self, pattern: bytes) -> None:
         """Forward the next match, and nothing that its connection answers ever."""
@@ -105,11 +114,13 @@ class Proxy:
         link = self._links[task] = Link(client)
         try:
             await self._flows.wait()
-            answers, server = await asyncio.open_connection(*self._server)
+            source, server = await asyncio.open_connection(*self._server)
             link.ends.append(server)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._forward_requests(requests, server, link))
-                both.create_task(self._forward_answers(answers, client, link))
+            answers = Answers(maxsize=100)
+            async with asyncio.TaskGroup() as ways:
+                ways.create_task(self._forward_requests(requests, server, link))
+                ways.create_task(self._hear_answers(source, answers))
+                ways.create_task(self._forward_answers(answers, client, link))
         except* (OSError, asyncio.CancelledError):
             pass  # no server, one end is broken, or both shall be
         finally:
@@ -130,16 +141,31 @@ class Proxy:
             await server.drain()
         server.close()
 
-    async def _forward_answers(
-        self, source: asyncio.StreamReader, client: asyncio.StreamWriter, link: Link
+    async def _hear_answers(
+        self, source: asyncio.StreamReader, answers: Answers
     ) -> None:
-        while data := await self._next(source):
+        heard = True
+        while heard:
+            data = await self._next(source)
+            await answers.put((self._loop.time() + self._delay_seconds, data))
+            heard = bool(data)
+
+    async def _forward_answers(
+        self, answers: Answers, client: asyncio.StreamWriter, link: Link
+    ) -> None:
+        while data := await self._due(answers):
             link.server_spoke_last = True
             if not link.is_deaf:
                 client.write(data)
                 await client.drain()
         if not link.is_deaf:
             client.close()
+
+    async def _due(self, answers: Answers) -> bytes:
+        due, data = await answers.get()
+        await asyncio.sleep(due - self._loop.time())
+        await self._flows.wait()
+        return data
 
     async def _next(self, source: asyncio.StreamReader) -> bytes:
         """Bytes, or none at the end; either only when it gets through."""

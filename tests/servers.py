@@ -84,7 +84,10 @@ class Server(ABC):
     def database(self, name: str) -> str:
         """The verified URL of an empty database."""
         self.empty(name)
-        url = make_url(self.verified).set(database=name)
+        return self.verified_of(name)
+
+    def verified_of(self, database: str) -> str:
+        url = make_url(self.verified).set(database=database)
         return url.render_as_string(hide_password=False)
 
 
@@ -118,7 +121,7 @@ class MariaDB(Server):
             pymysql.connect(
                 host=url.host,
                 port=url.port,
-                user=url.username,
+                user="root",
                 database=url.database,
                 autocommit=True,
                 cursorclass=pymysql.cursors.DictCursor,

@@ -3,6 +3,7 @@
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -160,3 +161,19 @@ def test_end_of_a_connection_waits_while_frozen(proxy: Proxy) -> None:
         proxy.heal()
 
         assert hear(connection, 1) == b""
+
+
+def test_answers_are_delayed_and_come_in_order(proxy: Proxy) -> None:
+    with client(proxy) as connection:
+        proxy.delay_answers(0.5)
+        started = time.monotonic()
+        for text in (b"one", b"two"):
+            connection.sendall(text)
+            time.sleep(0.1)
+        proxy.delay_answers(0)
+        connection.sendall(b"three")
+
+        assert hear(connection, 3) == b"one"
+        assert time.monotonic() - started >= 0.5
+        assert hear(connection, 8) == b"twothree"
+        assert 0.6 <= time.monotonic() - started < 0.9, "each on its own, not in turn"

@@ -1,8 +1,6 @@
 """What the service promises when its database says nothing more: every wait ends."""
 
 import json
-import os
-import signal
 import subprocess
 import threading
 import time
@@ -17,6 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+from tests.processes import Process, children
 from tests.proxy import Proxy
 from tests.servers import DRIVERS, SERVERS, Server
 from tests.service import PROGRAMS, Service
@@ -47,40 +46,11 @@ PID_FILES = {
 class Silence(NamedTuple):
     """Who can fall silent, and the ways to the server that lead through it."""
 
-    of: "Proxy | Process"
+    of: Proxy | Process
     plain: str
     encrypted: str
     # A network can also lose the answer to a single COMMIT.
     lose_answer: Callable[[], None] | None = None
-
-
-class Process:
-    """A server as it is under a debugger: stopped, with its children, by a signal."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._stopped: list[int] = []
-
-    def freeze(self) -> None:
-        self._stop(self._pid)
-        for child in children(self._pid):  # there will be no more of them now
-            self._stop(child)
-
-    def heal(self) -> None:
-        while self._stopped:
-            os.kill(self._stopped.pop(), signal.SIGCONT)
-
-    def _stop(self, pid: int) -> None:
-        os.kill(pid, signal.SIGSTOP)
-        self._stopped.append(pid)
-        stat = Path(f"/proc/{pid}/stat")
-        while stat.read_text().rpartition(")")[2].split()[0] not in "TZ":
-            time.sleep(0.001)
-
-
-def children(pid: int) -> set[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return {int(child) for child in text.split()}
 
 
 @contextmanager
