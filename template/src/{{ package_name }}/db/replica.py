@@ -34,6 +34,8 @@ FRESH_SECONDS = 1
 BAN_SECONDS = 10
 # Positions of the primary that it has not reached; the oldest one is its lag.
 GOALS, GOAL_SECONDS = 100, 0.25
+# All reads that wait for it share its looks, with pauses of 1 ms up to this.
+MOST_PAUSE_SECONDS = 0.005
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class Replica:
             if late or position is NOWHERE or monotonic() + pause > until:
                 return False
             await asyncio.sleep(pause)
-            pause *= 2
+            pause = min(2 * pause, MOST_PAUSE_SECONDS)
             if look := self.look():
                 await asyncio.wait({look}, timeout=until - monotonic())
         return True

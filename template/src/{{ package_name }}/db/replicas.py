@@ -105,6 +105,8 @@ class Replicas:
             loop.call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
+        if not self._all:
+            return
         now = monotonic()
         for replica in self._all:
             replica.look()
@@ -131,6 +133,6 @@ class Replicas:
             self._sample = None
 
     async def _end(self) -> None:
-        self._all = []  # and no look any more
+        self._all = []  # nobody looks any more
         if self._sample:
             await asyncio.wait({self._sample}, timeout=SILENT_SECONDS)
