@@ -17,16 +17,9 @@ from tests.rendering import Answers, fast, files, render
 # What a module of the service may import, by the order of its layers.
 ARROWS = {
     "__main__": {"main"},
-    "main": {
-        "api",
-        "db",
-        "errors",
-        "health",
-        "logs",
-        "middleware",
-        "probe",
-        "settings",
-    },
+    "main": {"api", "db", "errors", "health", "logs", "probe", "settings", "stack"},
+    "stack": {"consistency", "middleware", "settings"},
+    "consistency": {"db"},
     "api": {"orders", "settings"},
     "orders": {"db", "middleware", "models"},
     "models": {"db"},
@@ -58,6 +51,7 @@ WORDS = {
     ),
     r"gunicorn": ("runtime", {"container", "kubernetes"}),
     r"prometheus\w*": ("runtime", {"container", "kubernetes", "cloud_run"}),
+    r"database_replica\w*|read-after|_reader": ("with_replicas", {True}),
     r"kubernetes|kubectl": ("runtime", {"kubernetes"}),
     r"cloud.run|gcloud run": ("runtime", {"cloud_run"}),
     r"aws.lambda|sam build|serverless": ("runtime", {"lambda"}),
@@ -263,6 +257,8 @@ def class_of(answers: Answers) -> tuple[Any, ...]:
         "transaction" if pooler == "rds_proxy" else pooler,
         "container" if runtime == "kubernetes" else runtime,
         answers["cloud"].split("_")[0] if answers.get("auth") == "token" else "",
+        answers.get("with_replicas", False) and "aurora" in answers["cloud"],
+        answers.get("with_replicas", False),
     )
 
 

@@ -1,23 +1,30 @@
 """The engine: of several hosts it follows the one that is the primary."""
 
 import asyncio
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from . import primary_engine
 from .connect import connect_args, fileno
 from .primary_engine import ENGINES, forget_connections
 from .role import IS_PRIMARY, read_only_error
 from .settings import DatabaseSettings
-from .watch import PING_SECONDS, cut
+from .watch import IDLE_SECONDS, PING_SECONDS, cut
 
 __all__ = ["ENGINES", "create_engine", "create_unpooled_engine", "forget_connections"]
 
 
 def create_engine(settings: DatabaseSettings, name: str = "primary") -> AsyncEngine:
-    return _follow_primary(primary_engine.create_engine(settings, name), settings)
+    """A pool of connections to the primary; of a replica if it has another name."""
+    engine = primary_engine.create_engine(settings, name)
+    if name == "primary":
+        event.listen(engine.sync_engine, "checkout", _leave_standby)
+    return _follow_primary(engine, settings)
 
 
 def create_unpooled_engine(settings: DatabaseSettings) -> AsyncEngine:
@@ -43,7 +50,9 @@ def _follow_primary(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncEng
                 connection = dialect.connect(
                     *args, **(parameters | connect_args(host) | where)
                 )
-                if _is_primary(connection):
+                is_primary = _is_primary(connection)
+                connection.rollback()
+                if is_primary:
                     return connection
                 connection.close()
                 standby = f"{where['host']}:{where['port']} is not the primary"
@@ -67,7 +76,16 @@ def _is_primary(connection: Any) -> bool:
         cursor.execute(IS_PRIMARY)
         (answer,) = cursor.fetchone()
         cursor.close()
-        connection.rollback()
         return bool(answer)
     finally:
         timer.cancel()
+
+
+def _leave_standby(connection: Any, entry: ConnectionPoolEntry, _: Any) -> None:
+    """A primary that has become a standby answers reads, with what is old by now.
+
+    Whoever writes to it is told; a connection that was idle is asked.
+    """
+    rested = monotonic() - entry.info["used_at"] > IDLE_SECONDS
+    if rested and not _is_primary(connection):
+        raise InvalidatePoolError("moved")

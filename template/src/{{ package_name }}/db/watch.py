@@ -234,7 +234,8 @@ def _leave_reader(context: ExceptionContext) -> None:
     """A server that only reads is not the primary any more: no connection of the pool
     leads where it should.
     """
-    if is_read_only(context.original_exception):
+    # Not at COMMIT: what is called lost there may have been committed, and this is not.
+    if context.statement and is_read_only(context.original_exception):
         context.is_disconnect = True
 
 

@@ -11,7 +11,7 @@ from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event
+from sqlalchemy import ExceptionContext, event
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection as Connection
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.exc import (
@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .deadline import seconds_left
+from .dialect import is_read_only
 
 if TYPE_CHECKING:
     from .settings import DatabaseSettings
@@ -114,6 +115,7 @@ class Watch:
         for name, seconds in bounds.items():
             setattr(dialect, name, self._timed(getattr(dialect, name), seconds))
         setattr(dialect, "initialize", _first_look(dialect.initialize))  # noqa: B010
+        event.listen(engine.sync_engine, "handle_error", _leave_reader)
 
     def _on_first(self, connection: Connection, _: ConnectionPoolEntry) -> None:
         self._expect(connection, seconds_left(self._statement_seconds))
@@ -201,10 +203,7 @@ class Watch:
 
     def _cut(self, connection: Any, seconds: float) -> None:
         logger.warning("No answer in %.1f s: connection cut.", seconds)
-        driver = connection.driver_connection
-        # It may be closed already.
-        with suppress(Exception), _socket(self._fileno, driver) as tcp:
-            tcp.shutdown(socket.SHUT_RDWR)
+        cut(self._fileno, connection.driver_connection)
 
 
 def _first_look(initialize: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -222,6 +221,22 @@ def _first_look(initialize: Callable[[Any], None]) -> Callable[[Any], None]:
             raise DBAPIError(None, None, lost, connection_invalidated=True) from error
 
     return look
+
+
+def cut(fileno: Callable[[Any], int], connection: Any) -> None:
+    """Shut the socket of a driver's connection: whoever waits for it waits no more."""
+    # It may be closed already.
+    with suppress(Exception), _socket(fileno, connection) as tcp:
+        tcp.shutdown(socket.SHUT_RDWR)
+
+
+def _leave_reader(context: ExceptionContext) -> None:
+    """A server that only reads is not the primary any more: no connection of the pool
+    leads where it should.
+    """
+    # Not at COMMIT: what is called lost there may have been committed, and this is not.
+    if context.statement and is_read_only(context.original_exception):
+        context.is_disconnect = True
 
 
 def _socket(fileno: Callable[[Any], int], connection: Any) -> socket.socket:
