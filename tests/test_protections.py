@@ -134,7 +134,7 @@ PROTECTIONS = {
         drivers=("asyncpg",),
     ),
     "readiness": Protection(
-        "health.py",
+        "probe.py",
         "if not health.was_reachable:",
         "if False:",
         "test_http.py::test_unreachable_database_is_503",
