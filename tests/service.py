@@ -77,7 +77,10 @@ class Service:
 
     def changed(self, folder: Path, file: str, code: str, instead: str) -> str:
         """A copy of the source with other code in one place; ahead on PYTHONPATH."""
-        shutil.copytree(self.folder / "src", folder)
+        # Python would take what was compiled for what is there, if both are of one size
+        # and of one second.
+        compiled = shutil.ignore_patterns(f"{Path(file).stem}.*.pyc")
+        shutil.copytree(self.folder / "src", folder, ignore=compiled)
         path = folder / self.package / file
         text = path.read_text()
         assert text.count(code) == 1, f"{code} in {file}"
