@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.servers import DRIVERS, Server
-from tests.service import ORDER, Running, Service
+from tests.service import ORDER, Running, Service, wait_until
 
 pytestmark = pytest.mark.boot
 
@@ -167,13 +167,6 @@ def complaints(log: str) -> list[str]:
         for line in log.splitlines()
         if not line.startswith("{") or json.loads(line)["levelname"] != "INFO"
     ]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
