@@ -19,7 +19,9 @@ ALTER ROLE largest SET timezone = 'UTC';
 SELECT 'CREATE ROLE largest_reader LOGIN'
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'largest_reader') \gexec
 GRANT largest TO largest_reader;
+\if :{?password}
 ALTER ROLE largest_reader PASSWORD :'password';
+\endif
 ALTER ROLE largest_reader SET default_transaction_read_only = on;
 ALTER ROLE largest_reader SET lock_timeout = '2s';
 ALTER ROLE largest_reader SET statement_timeout = '5s';
