@@ -73,7 +73,7 @@ EXTREME = {
     "description": "L'été: 100 % «über» {{ nothing }} for O'Neill & co",
     "workers_per_instance": 1,
 }
-SMALLEST, LARGEST, LONGEST = 1350, 1900, 200
+SMALLEST, LARGEST, LONGEST = 1350, 2600, 200
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from sqlalchemy import select, text
 
 from largest import main
 from largest.consistency import COOKIE, HEADER
-from largest.db.position import Position, from_token, includes, to_token
-from largest.db.session import Database, Read, Write, open_database
+from largest.db import session as sessions
+from largest.db.position import from_token, includes, to_token
 from largest.db.url import SCHEMES
 from largest.settings import Settings
 
@@ -34,30 +34,34 @@ def with_replica(settings: Settings, **parts: Any) -> Settings:
     return settings.model_copy(update={"database_replica_urls": urls})
 
 
-async def seen_to_be(trouble: str, database: Database) -> None:
+async def seen_to_be(trouble: str, database: sessions.Database) -> None:
     (replica,) = database.replicas
     async with asyncio.timeout(10):
         while replica.trouble != trouble:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def read(database: Database) -> int | None:
+async def read(database: sessions.Database) -> int | None:
     async with database.read() as session:
         return await session.scalar(select(text("1")))
 
 
 @pytest.fixture
-async def routed(settings: Settings) -> AsyncIterator[Database]:
-    async with open_database(with_replica(settings)) as database:
+async def routed(settings: Settings) -> AsyncIterator[sessions.Database]:
+    async with sessions.open_database(with_replica(settings)) as database:
         yield database
 
 
-async def test_without_replicas_a_write_takes_no_position(database: Database) -> None:
+async def test_without_replicas_a_write_takes_no_position(
+    database: sessions.Database,
+) -> None:
     assert not database.replicas
     assert await read(database) == 1
 
 
-async def test_replica_that_is_a_primary_is_not_read_from(routed: Database) -> None:
+async def test_replica_that_is_a_primary_is_not_read_from(
+    routed: sessions.Database,
+) -> None:
     await seen_to_be("primary", routed)
 
     assert await read(routed) == 1
@@ -65,7 +69,9 @@ async def test_replica_that_is_a_primary_is_not_read_from(routed: Database) -> N
 
 
 async def test_replica_that_refuses_spoils_no_read(settings: Settings) -> None:
-    async with open_database(with_replica(settings, **UNREACHABLE)) as database:
+    async with sessions.open_database(
+        with_replica(settings, **UNREACHABLE)
+    ) as database:
         await seen_to_be("unreachable", database)
 
         assert await read(database) == 1
@@ -75,7 +81,7 @@ async def test_start_does_not_wait_for_a_silent_replica(settings: Settings) -> N
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host, port = silent.getsockname()
         there = {"database_host": host, "database_port": port}
-        async with open_database(with_replica(settings, **there)) as database:
+        async with sessions.open_database(with_replica(settings, **there)) as database:
             async with asyncio.timeout(0.5):
                 assert await read(database) == 1
             await seen_to_be("unreachable", database)
@@ -84,11 +90,11 @@ async def test_start_does_not_wait_for_a_silent_replica(settings: Settings) -> N
 @pytest.fixture
 async def routes(app: FastAPI) -> FastAPI:
     @app.post("/probe")
-    async def write(session: Write) -> None:
+    async def write(session: sessions.Write) -> None:
         await session.execute(text("SELECT 1"))
 
     @app.get("/probe")
-    async def look(session: Read) -> int | None:
+    async def look(session: sessions.Read) -> int | None:
         return await session.scalar(select(text("1")))
 
     return app
@@ -127,7 +133,7 @@ def test_garbage_is_no_position(token: str) -> None:
 @pytest.mark.parametrize(
     "position", [{"": 50331976}, {"0": 100, "1": 5}, {"primary": 1}], ids=str
 )
-def test_position_survives_the_way_to_the_client(position: Position) -> None:
+def test_position_survives_the_way_to_the_client(position: dict[str, int]) -> None:
     assert from_token(to_token(position)) == position
     assert includes(position, position)
     assert not includes({}, position)
