@@ -27,6 +27,7 @@ import plumbum
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python benchmarks/bench.py`
 
 from tests import rendering
+from tests.clusters import own_cluster
 from tests.servers import binaries, launcher
 from tests.service import free_port
 
@@ -34,6 +35,7 @@ HERE = Path(__file__).parent
 POOL = 10  # what the default answers allow a process; all others get the same
 LOADS = (POOL, 4 * POOL, 10 * POOL)
 STARTS, START_TARGET = 5, 1.3
+ROUTING_TARGET = 1.03
 ROUNDS, SECONDS = 5, 1.6
 ORDER = UUID(int=1)
 SEED = """
@@ -320,6 +322,47 @@ def show_reads(found: dict[str, Numbers]) -> None:
     print()
 
 
+def measure_replicas(folder: Path, *numbers: int) -> Numbers:
+    """What it costs to read from a replica: see replicas.py."""
+    project = folder / "replicas" / "service"
+    rendering.render(folder / "template", project, {"with_replicas": True})
+    with own_cluster("postgresql") as cluster:
+        primary, replicas = cluster.database("bench")
+        done = subprocess.run(
+            [
+                "uv",
+                "run",
+                "--quiet",
+                "python",
+                HERE / "replicas.py",
+                *map(str, numbers),
+            ],
+            cwd=project,
+            env=rendering.environment(
+                DATABASE_URL=primary, DATABASE_REPLICA_URLS=replicas[0]
+            ),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    found: Numbers = json.loads(done.stdout)
+    return found
+
+
+def show_replicas(found: Numbers) -> None:
+    alone, replica = found["primary alone"], found["replica"]
+    show(
+        [
+            ("CPU us of a read", "primary", "replica", "ratio", "target"),
+            (
+                *("asyncpg", f"{alone:.0f}", f"{replica:.0f}"),
+                *(f"{replica / alone:.2f}x", f"at most {ROUTING_TARGET}x"),
+            ),
+            ("ms until a write is seen", "", f"{found['wait']:.1f}", "", "below 5"),
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Measure the rendered service beside others, in one run."
@@ -332,6 +375,9 @@ def main() -> None:
     ):
         show_start(*measure_start(project, rounds=1 if quick else STARTS))
         show_reads(measure_reads(Path(folder), *((1, 500) if quick else (7, 1500))))
+        show_replicas(
+            measure_replicas(Path(folder), *((1, 500, 20) if quick else (9, 1500, 300)))
+        )
         results = measure_load(project, *((1, 1) if quick else (ROUNDS, SECONDS)))
     for clients in LOADS:
         show_load(clients, results)
