@@ -4,6 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 # The tests start Python a thousand times: it shall not compile all libraries each time.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Three for two processors: half of the time the tests wait for their services.
 .PHONY: help demo test quick lint format golden bench lock release servers
 
 help: ## List the commands
@@ -13,7 +14,7 @@ demo: .venv/ready servers ## Render the defaults, start the service, create and 
 	@python -m tests.demo
 
 test: .venv/ready servers lint ## Everything: each rendering, each class booted, each update
-	pytest --numprocesses 2 --dist worksteal
+	pytest --numprocesses 3 --dist worksteal
 
 quick: .venv/ready ## What needs no server, in a minute
 	pytest --numprocesses 2 --dist worksteal -m "not boot"

@@ -13,8 +13,10 @@ from unittest import mock
 
 import copier
 import yaml
+from copier import _user_data
 from copier._main import Worker
 from copier._template import load_template_config
+from copier._user_data import parse_yaml_string
 
 ROOT = Path(__file__).parents[1]
 NEXT = "9999.0.0"
@@ -131,7 +133,7 @@ def fast(template: Path, source: Path) -> Iterator[Path]:
 
 @contextmanager
 def compiled_once() -> Iterator[None]:
-    """Compile each text of the template once, and not for each answer."""
+    """Compile and parse each text of the template once, and not for each answer."""
     build = Worker.__dict__["jinja_env"].func
     environments: list[Any] = []
 
@@ -142,7 +144,12 @@ def compiled_once() -> Iterator[None]:
             environments.append(environment)
         return environments[0]
 
-    with mock.patch.object(Worker, "jinja_env", property(shared)):
+    with (
+        mock.patch.object(Worker, "jinja_env", property(shared)),
+        mock.patch.object(
+            _user_data, "parse_yaml_string", functools.cache(parse_yaml_string)
+        ),
+    ):
         yield
 
 
