@@ -8,12 +8,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from . import primary_engine
 from .connect import connect_args, fileno
+from .deadline import seconds_left
 from .primary_engine import ENGINES, forget_connections
 from .role import IS_PRIMARY, read_only_error
 from .settings import DatabaseSettings
 from .watch import PING_SECONDS, cut
 
-__all__ = ["ENGINES", "create_engine", "create_unpooled_engine", "forget_connections"]
+__all__ = [
+    "ENGINES",
+    "ask",
+    "create_engine",
+    "create_unpooled_engine",
+    "forget_connections",
+]
 
 
 def create_engine(settings: DatabaseSettings, name: str = "primary") -> AsyncEngine:
@@ -43,7 +50,9 @@ def _follow_primary(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncEng
                 connection = dialect.connect(
                     *args, **(parameters | connect_args(host) | where)
                 )
-                if _is_primary(connection):
+                (is_primary,) = ask(connection, IS_PRIMARY)
+                connection.rollback()
+                if is_primary:
                     return connection
                 connection.close()
                 standby = f"{where['host']}:{where['port']} is not the primary"
@@ -59,15 +68,15 @@ def _follow_primary(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncEng
     return engine
 
 
-def _is_primary(connection: Any) -> bool:
-    loop = asyncio.get_running_loop()
-    timer = loop.call_later(PING_SECONDS, cut, fileno, connection.driver_connection)
+def ask(connection: Any, statement: str) -> Any:
+    """The first row, in time: nobody else looks after a connection that is so new."""
+    loop, seconds = asyncio.get_running_loop(), seconds_left(PING_SECONDS)
+    timer = loop.call_later(seconds, cut, fileno, connection.driver_connection)
     try:
         cursor = connection.cursor()
-        cursor.execute(IS_PRIMARY)
-        (answer,) = cursor.fetchone()
+        cursor.execute(statement)
+        row = cursor.fetchone()
         cursor.close()
-        connection.rollback()
-        return bool(answer)
+        return row
     finally:
         timer.cancel()
