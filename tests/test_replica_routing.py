@@ -146,7 +146,12 @@ PROTECTIONS = {
     "end of the line in front of it": Protection(
         SILENCE, "db/replica_engines.py", "give_up(waiter)", "pass"
     ),
-    "ban": Protection(SILENCE, "db/replica.py", "self.trouble = trouble", "pass"),
+    "ban": Protection(
+        "ban_outlasts_a_look_that_had_begun",
+        "db/replica.py",
+        "self._banned_until = now + BAN_SECONDS",
+        "pass",
+    ),
     "ban that lasts": Protection(
         "ban_outlasts_a_look_that_had_begun",
         "db/replica.py",
