@@ -230,26 +230,36 @@ def refusing_logins(scene: Scene) -> Iterator[None]:
 
 # What a client of PostgreSQL says first.
 HELLO = b"user\0postgres\0database\0postgres\0\0"
+FEW = 10  # connections of a MariaDB: it takes no lower limit
 HELLO = struct.pack("!ii", 8 + len(HELLO), 196608) + HELLO
 
 
 @contextmanager
 def out_of_connections(scene: Scene) -> Iterator[None]:
+    url = make_url(scene.replica.url)
+    number, hello = 300, HELLO
     end_sessions(scene)
-    number = 300
-    if isinstance(scene.replica, MariaDBReplica):
-        scene.replica.execute(f"SET GLOBAL max_connections = {(number := 10)}")
     with ExitStack() as stack:
-        address = ("127.0.0.1", make_url(scene.replica.url).port or 0)
+        if isinstance(scene.replica, MariaDBReplica):
+            stack.enter_context(few_connections(url.port or 0, FEW))
+            number, hello = FEW, b""
         for _ in range(number):
-            other = stack.enter_context(socket.create_connection(address))
-            if isinstance(scene.replica, PostgreSQLReplica):
-                other.sendall(HELLO)
+            other = socket.create_connection(("127.0.0.1", url.port or 0))
+            stack.enter_context(other).sendall(hello)
         scene.load.bursts = True
         yield
         scene.load.bursts = False
-    if isinstance(scene.replica, MariaDBReplica):
-        scene.replica.execute("SET GLOBAL max_connections = 300")
+
+
+@contextmanager
+def few_connections(port: int, number: int) -> Iterator[None]:
+    with (
+        pymysql.connect(host="127.0.0.1", port=port, user="root") as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(f"SET GLOBAL max_connections = {number}")
+        yield
+        cursor.execute("SET GLOBAL max_connections = 300")
 
 
 GONE = {"refused", "unreachable"}
@@ -306,6 +316,12 @@ def test_trouble_of_a_replica_is_no_trouble_of_a_reader(
     assert all(answer.was_right for answer in load.answers)
 
 
+def look(running: Running) -> Figures:
+    """At figures that change four times a second, and cost as much as ten reads."""
+    time.sleep(0.25)
+    return Figures(running.client)
+
+
 def pool_of(replica: Replica) -> str:
     return f'pool="localhost:{make_url(replica.url).port}"'
 
@@ -333,7 +349,7 @@ def check(
     scene.replica.catch_up()
     reads = found.sum("database_reads_total", pool)
     until(
-        lambda: Figures(running.client).sum("database_reads_total", pool) > reads + 20,
+        lambda: look(running).sum("database_reads_total", pool) > reads + 20,
         f"{event}: used again",
     )
     again = time.monotonic() - healed
@@ -358,7 +374,7 @@ def errors(running: Running) -> list[str]:
 
 def has_banned(running: Running, before: Figures, pool: str, reasons: set[str]) -> bool:
     """Both workers, as they find out for themselves."""
-    now = Figures(running.client)
+    now = look(running)
     bans = [
         sum(figures.sum("database_replica_bans_total", pool, r) for r in reasons)
         for figures in (before, now)

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from sqlalchemy import make_url
@@ -20,8 +19,8 @@ from tests.rendering import Answers
 from tests.servers import DRIVERS, pgbouncer
 from tests.service import ORDER, PROGRAMS, Running, Service
 from tests.test_doctor import doctor
-from tests.test_replica_faults import Load
-from tests.test_replicas import Figures, until_ready
+from tests.test_replica_faults import Load, look
+from tests.test_replicas import until_ready
 
 pytestmark = pytest.mark.boot
 
@@ -91,15 +90,15 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
         promoted.promote()
         refused = [json.loads(writer.communicate("\n")[0]) for writer in writers]
         for running, _ in runs:
-            until(lambda: bans(running.client) >= 2, "both workers have seen it")  # noqa: B023
+            until(lambda: bans(running) >= 2, "both workers have seen it")  # noqa: B023
         for driver in drivers:
             spoil(promoted, driver)
         for load in loads:
             load.go_on()
         endpoint._server = ("127.0.0.1", make_url(other.url).port or 0)
         for running, _ in runs:
-            before = reads(running.client)
-            until(lambda: reads(running.client) > before + 20, "used again")  # noqa: B023
+            before = reads(running)
+            until(lambda: reads(running) > before + 20, "used again")  # noqa: B023
         for load in loads:
             load.go_on()
         for load in loads:
@@ -114,12 +113,12 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
         assert all(answer.was_right for answer in load.answers)
 
 
-def bans(client: Any) -> float:
-    return Figures(client).sum("database_replica_bans_total", 'reason="primary"')
+def bans(running: Running) -> float:
+    return look(running).sum("database_replica_bans_total", 'reason="primary"')
 
 
-def reads(client: Any) -> float:
-    return Figures(client).sum("database_reads_total", 'pool="localhost')
+def reads(running: Running) -> float:
+    return look(running).sum("database_reads_total", 'pool="localhost')
 
 
 def spoil(server: Replica, database: str) -> None:
