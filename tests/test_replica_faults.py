@@ -27,7 +27,7 @@ from tests.test_replicas import Figures, until_ready, variables_of
 pytestmark = pytest.mark.boot
 
 NETWORKED = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
-CLIENTS, PAUSE_SECONDS, BURST, WRITE_SECONDS = 10, 0.05, 20, 0.05
+CLIENTS, PAUSE_SECONDS, BURST, WRITE_SECONDS = 10, 0.1, 20, 0.05
 MAX_LAG_SECONDS, BAN_SECONDS = 1, 2
 SLOW_SECONDS = 1
 # Until a silent replica is found out: 0.25 s to the next look, 1 s for its answer. A
@@ -328,7 +328,7 @@ def pool_of(replica: Replica) -> str:
 
 def check_idle(running: Running, load: Load) -> None:
     """That nobody writes is no lag."""
-    load.go_on(300)
+    load.go_on(150)
     figures = Figures(running.client)
     lag = [figures[key] for key in figures if "replica_lag_seconds" in key]
     assert max(lag) < MAX_LAG_SECONDS / 2
