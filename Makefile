@@ -1,6 +1,8 @@
 # uv lives in .uv/, the tools in .venv/: nothing is asked of the machine but Python.
 UV := .uv/bin/uv
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
+# The tests start Python a thousand times: it shall not compile all libraries each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test quick lint format golden bench lock release servers
 

@@ -116,3 +116,15 @@ def cover(rows: list[Answers], strength: int) -> list[Answers]:
 def name(answers: Answers) -> str:
     """A short name for test ids and folders."""
     return "-".join(str(value).replace("_", "") for value in answers.values())
+
+
+def class_of(answers: Answers) -> tuple[Any, ...]:
+    """What decides about the source; the rest of the answers is numbers and files."""
+    pooler, runtime = answers.get("pooler", "none"), answers["runtime"]
+    return (
+        answers["driver"],
+        "transaction" if pooler == "rds_proxy" else pooler,
+        "container" if runtime == "kubernetes" else runtime,
+        answers["cloud"].split("_")[0] if answers.get("auth") == "token" else "",
+        ("aurora" in answers["cloud"],) if answers.get("with_replicas") else (),
+    )

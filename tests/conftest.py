@@ -18,6 +18,9 @@ from tests.rendering import Answers
 from tests.servers import DRIVERS, SERVERS, PgBouncer, Server, pgbouncer
 from tests.service import Service, copy
 
+# By a name and what fills the folder.
+Once = Callable[[str, Callable[[Path], object]], Path]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -102,29 +105,39 @@ def pooler_of(server: Server) -> Iterator[Callable[..., PgBouncer]]:
 
 
 @pytest.fixture(scope="session")
-def rendered(
-    template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Answers], Service]:
-    """The service of these answers, installed and linted once for all workers.
-
-    Whoever changes a file of it works on a copy.
-    """
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """A folder of that name, filled by the first worker that asks for it."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
 
-    def make(answers: Answers) -> Service:
-        place = shared / "services" / name(answers)
+    def once(name: str, fill: Callable[[Path], object]) -> Path:
+        place = shared / name
         place.mkdir(parents=True, exist_ok=True)
-        service, ready = Service(place / "shop"), place / "ready"
+        folder, ready = place / "shared", place / "ready"
         with (place / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not ready.exists():
-                shutil.rmtree(service.folder, ignore_errors=True)
-                copy(template, service.folder, answers)
-                service.make("lint")
+                shutil.rmtree(folder, ignore_errors=True)
+                fill(folder)
                 ready.touch()
-        return service
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def rendered(template: Path, once: Once) -> Callable[[Answers], Service]:
+    """The service of these answers, with its environment; linted in test_render.py.
+
+    Whoever changes a file of it works on a copy.
+    """
+
+    def make(answers: Answers) -> Service:
+        def fill(folder: Path) -> None:
+            copy(template, folder / "shop", answers).install()
+
+        return Service(once(f"services/{name(answers)}", fill) / "shop")
 
     return make
 

@@ -17,6 +17,7 @@ RENDERINGS: dict[str, Answers] = {
         "cloud": "aws_aurora",
         "runtime": "kubernetes",
         "pooler": "transaction",
+        "with_replicas": True,
     },
 }
 

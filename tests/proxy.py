@@ -66,6 +66,10 @@ class Proxy:
         """Take no new connections; the open ones go on."""
         self._do(self._switch(listens=False, flows=True))
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Take new connections elsewhere, as a name does whose address has changed."""
+        self._server = (host, port)
+
     def break_connections(self) -> None:
         """Reset the open ones, as a server that crashes or a firewall does."""
         self._do(self._break())

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +30,7 @@ class Running:
     log: Path
 
     def wait_for_log(self, text: str, times: int = 1) -> None:
-        deadline = time.monotonic() + 30
-        while self.log.read_text().count(text) < times:
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
+        wait_until(lambda: self.log.read_text().count(text) >= times, seconds=30)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -75,9 +72,17 @@ class Service:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def install(self) -> None:
+        """Make its environment: exactly what it names, whatever is there."""
+        done = self.command("uv", "sync", "--quiet")
+        assert done.returncode == 0, done.stderr
+
     def changed(self, folder: Path, file: str, code: str, instead: str) -> str:
         """A copy of the source with other code in one place; ahead on PYTHONPATH."""
-        shutil.copytree(self.folder / "src", folder)
+        # Python would take what was compiled for what is there, if both are of one size
+        # and of one second.
+        compiled = shutil.ignore_patterns(f"{Path(file).stem}.*.pyc")
+        shutil.copytree(self.folder / "src", folder, ignore=compiled)
         path = folder / self.package / file
         text = path.read_text()
         assert text.count(code) == 1, f"{code} in {file}"
@@ -120,6 +125,13 @@ class Service:
         inherited = environment(**variables)
         path = f"{self.folder / '.venv' / 'bin'}:{inherited['PATH']}"
         return inherited | {"PATH": path}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def wait_for(running: Running, path: str, seconds: float = 30) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,7 @@ from tempfile import gettempdir
 import httpx
 import pytest
 
-from tests.service import PROGRAMS, Running, Service
+from tests.service import PROGRAMS, Running, Service, wait_until
 
 pytestmark = pytest.mark.boot
 
@@ -25,13 +24,6 @@ def figure(running: Running, name: str) -> float:
     text = httpx.get(f"{running.client.base_url}/metrics").text
     found = re.search(rf'database_pool_{name}{{pool="primary"}} (.+)\n', text)
     return float(found[1]) if found else 0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def folders(running: Running) -> list[Path]:

@@ -58,7 +58,8 @@ def pooled(rendered: Callable[[Answers], Service]) -> Callable[..., Service]:
 
     def make(driver: str, pooler: str = "transaction") -> Service:
         cloud = "aws_rds" if pooler == "rds_proxy" else "self_hosted"
-        return rendered({"driver": driver, "cloud": cloud, "pooler": pooler})
+        answers: Answers = {"driver": driver, "cloud": cloud, "runtime": "container"}
+        return rendered(answers | {"pooler": pooler})
 
     return make
 
@@ -194,20 +195,6 @@ def test_the_services_own_tests_pass_behind_a_pooler(
         del variables["DATABASE_DIRECT_URL"]
 
     assert "passed" in pooled(driver, mode).make("test", **variables)
-
-
-@pytest.mark.parametrize(
-    ("driver", "pooler"),
-    [
-        ("asyncpg", "transaction"),
-        ("aiomysql", "rds_proxy"),
-        ("asyncmy", "rds_proxy"),
-    ],
-)
-def test_the_services_own_tests_pass_where_no_pooler_is_at_hand(
-    pooled: Callable[..., Service], driver: str, pooler: str
-) -> None:
-    assert "passed" in pooled(driver, pooler).make("test")
 
 
 # asyncpg asks for the types of what is not kept: one more for each statement.

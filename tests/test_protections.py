@@ -137,7 +137,7 @@ PROTECTIONS = {
         drivers=("asyncpg",),
     ),
     "readiness": Protection(
-        "health.py",
+        "probe.py",
         "if not health.was_reachable:",
         "if False:",
         "test_http.py::test_unreachable_database_is_503",
@@ -216,8 +216,9 @@ PROTECTIONS = {
     ),
     "start that waits for no check": Protection(
         "db/remote.py",
-        "asyncio.wait({task}, timeout=START_SECONDS)",
-        "asyncio.wait({task})",
+        'if mode == "refuse":\n'
+        "            await asyncio.wait({task}, timeout=START_SECONDS)",
+        'if mode == "refuse":\n            await asyncio.wait({task})',
         "test_budget.py::test_start_does_not_wait_for_a_silent_server",
         drivers=("asyncpg",),
     ),

@@ -56,6 +56,11 @@ REFUSED: list[tuple[Answers, str]] = [
         "max_connections 100 only 81 are left for them: use a pooler, fewer instances, "
         "fewer workers or a bigger server",
     ),
+    (
+        {"max_instances": 12, "with_replicas": True},
+        "18 instances at the peak of a rollout x 2 workers x 3 = 108 connections, but "
+        "of max_connections 100 only 81 are left for them",
+    ),
     (MYSQL | {"max_connections": 100_001}, "Use a number from 1 to 100000."),
     (MYSQL | {"max_instances": 99}, "but of max_connections 151 only 129 are left"),
     ({"max_connections": 12}, "8 connections, but of max_connections 12 only 2 are"),
@@ -63,6 +68,11 @@ REFUSED: list[tuple[Answers, str]] = [
     (SQLITE | {"database_size": "custom"}, "SQLite has no server to size"),
     (SQLITE | {"pooler": "none"}, "SQLite has no server to pool: leave it out."),
     (SQLITE | {"auth": "password"}, "SQLite has no login: leave it out."),
+    (SQLITE | {"with_replicas": True}, "SQLite is a file on one machine: leave it"),
+    (
+        {"runtime": "lambda", "with_replicas": True},
+        "A function stands still between two requests, and cannot look after a replica",
+    ),
     (SQLITE | {"cloud": "neon"}, "SQLite is a file on one machine: choose self_host"),
     (SQLITE | {"runtime": "lambda"}, "SQLite is a file on one machine: choose conta"),
     (MYSQL | {"cloud": "azure"}, "here for PostgreSQL only: choose another place, or"),
@@ -234,6 +244,8 @@ def test_prompt_says_what_is_wrong_and_asks_again(
     prompt.send("\r")
     prompt.expect("Connection pooler")
     prompt.expect("RDS Proxy.*there is none here")
+    prompt.send("\r")
+    prompt.expect("Read from replicas")
     prompt.send("\r")
     prompt.expect("At most how many containers")
     prompt.send("\r")

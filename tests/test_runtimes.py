@@ -1,7 +1,5 @@
 """A service without gunicorn: one process, as Cloud Run and Lambda run it."""
 
-import json
-import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +9,11 @@ from sqlalchemy import make_url
 
 from tests.proxy import Proxy
 from tests.rendering import Answers, environment
-from tests.servers import DRIVERS, Server
-from tests.service import PROGRAMS, Service, conversation
+from tests.servers import Server
+from tests.service import PROGRAMS, Service
 
 pytestmark = pytest.mark.boot
 
-CONVERSATION = Path(__file__).parent / "golden" / "conversation.json"
-PLACES = [("cloud_run", "asyncpg")] + [
-    ("lambda", driver) for driver in DRIVERS if driver != "aiosqlite"
-]
 # A polite end of a connection may take 2 s.
 CLOSE_SECONDS = 3
 
@@ -29,48 +23,10 @@ ServiceOn = Callable[[str, str], Service]
 @pytest.fixture(scope="session")
 def service_on(rendered: Callable[[Answers], Service]) -> ServiceOn:
     def make(runtime: str, driver: str) -> Service:
-        return rendered({"driver": driver, "runtime": runtime})
+        answers: Answers = {"driver": driver, "cloud": "self_hosted"}
+        return rendered(answers | {"runtime": runtime, "pooler": "none"})
 
     return make
-
-
-@pytest.mark.parametrize(("runtime", "driver"), PLACES)
-def test_own_tests_pass(service_on: ServiceOn, runtime: str, driver: str) -> None:
-    output = service_on(runtime, driver).make("test")
-
-    assert re.search(r"\d+ passed", output)
-    assert "skipped" not in output
-
-
-@pytest.mark.parametrize(("runtime", "driver"), PLACES)
-def test_service_answers_and_stops_cleanly(
-    service_on: ServiceOn,
-    database: Callable[[str], dict[str, str]],
-    server_of: Callable[[str], Server],
-    runtime: str,
-    driver: str,
-) -> None:
-    shop, variables = service_on(runtime, driver), database(driver)
-    name = str(make_url(variables["DATABASE_URL"]).database)
-    shop.make("migrate", **variables)
-    with shop.running(**variables) as running:
-        answers = conversation(running.client)
-        open_sessions = len(server_of(driver).sessions(name))
-        figures = running.client.get("/metrics").status_code
-        running.stop()
-
-    assert answers == json.loads(CONVERSATION.read_text())
-    log = running.log.read_text()
-    assert "canary" not in log
-    for line in log.splitlines():
-        assert json.loads(line)["levelname"] in ("INFO", "WARNING"), line
-    assert log.count("Application shutdown complete") == 1
-    assert server_of(driver).sessions(name) == []
-    if runtime == "lambda":
-        assert (open_sessions, figures) == (0, 404)
-    else:
-        assert open_sessions >= 1
-        assert figures == 200
 
 
 def test_package_of_a_function_holds_the_service_and_its_migrations(

@@ -168,16 +168,19 @@ class Place(NamedTuple):
     size: str
     pooler: str
     runtime: str
+    with_replicas: bool
     row: Any
 
     @property
     def answers(self) -> Answers:
         asked = {"driver": self.driver, "cloud": self.cloud, "runtime": self.runtime}
+        if self.runtime != "lambda":
+            asked |= {"with_replicas": self.with_replicas}
         return asked | {"database_size": self.size, "pooler": self.pooler}
 
 
 def places() -> Iterator[Place]:
-    """Each size by each pooler; the runtimes in turn, since they share a formula."""
+    """Each size by each pooler; runtimes and replicas in turn: they share a formula."""
     text = (ROOT / "hooks" / "clouds.yml").read_text()
     for cloud, dialects in yaml.safe_load(text)["clouds"]["default"].items():
         for dialect, row in dialects.items():
@@ -197,8 +200,9 @@ def places() -> Iterator[Place]:
                     ):
                         continue
                     runtime = runtimes[number % len(runtimes)]
+                    replicas = runtime != "lambda" and number // len(runtimes) % 2 == 1
                     number += 1
-                    yield Place(driver, cloud, size, pooler, runtime, row)
+                    yield Place(driver, cloud, size, pooler, runtime, replicas, row)
 
 
 class Limits(NamedTuple):
@@ -228,6 +232,11 @@ def limits(place: Place) -> Limits:
     return Limits(most, usable, opened, clients)
 
 
+def opened_by(pool: int, *, with_replicas: bool) -> int:
+    """What one process opens on a server that is the primary and its replica."""
+    return pool + pool + 1 if with_replicas else pool
+
+
 def processes(runtime: str, instances: int, workers: int) -> int:
     """At the worst moment of a rollout: 1 more at a time, of which 45 s / 10 s end."""
     if runtime == "lambda":
@@ -250,7 +259,9 @@ def test_every_size_is_shared_by_as_many_as_fit_and_not_by_one_more(
             fitting = [
                 n
                 for n in range(1, 10_001)
-                if processes(place.runtime, n, workers) <= shared
+                if processes(place.runtime, n, workers)
+                * opened_by(1, with_replicas=place.with_replicas)
+                <= shared
             ]
             assert fitting, f"{place} serves nobody"
             largest = max(fitting)
@@ -259,15 +270,18 @@ def test_every_size_is_shared_by_as_many_as_fit_and_not_by_one_more(
                 if has_workers:
                     fleet["workers_per_instance"] = workers
                 budget = answer(place.answers | fleet)["budget"]
-                each = budget["pool_size"] + budget["max_overflow"]
-                total = processes(place.runtime, instances, workers) * each
+                pool = budget["pool_size"] + budget["max_overflow"]
+                number = processes(place.runtime, instances, workers)
+                total, one_more = (
+                    number * opened_by(size, with_replicas=place.with_replicas)
+                    for size in (pool, pool + 1)
+                )
 
                 assert total == budget["total"]
                 assert total <= shared, f"{place} of {fleet}"
-                assert each == min(
-                    shared // processes(place.runtime, instances, workers),
-                    1 if place.runtime == "lambda" else 20,
-                )
+                most = 1 if place.runtime == "lambda" else 20
+                assert pool == most or one_more > shared, "there is room for more"
+                assert pool <= most
                 assert budget["max_overflow"] >= 0 < budget["pool_size"]
                 if opened:
                     assert budget["pooled"] == opened <= usable
@@ -279,6 +293,6 @@ def test_every_size_is_shared_by_as_many_as_fit_and_not_by_one_more(
                     fleet["workers_per_instance"] = workers
                 with pytest.raises(ValueError, match=r"use (a pooler, )?fewer "):
                     answer(place.answers | fleet)
-            seen.add((place.cloud, place.pooler, place.runtime))
+            seen.add((place.cloud, place.pooler, place.runtime, place.with_replicas))
 
-    assert len(seen) > 50, "the tables have grown, or were not read"
+    assert len(seen) > 70, "the tables have grown, or were not read"

@@ -1,6 +1,7 @@
 """The service around an engine that its import has used, as preload_app has it."""
 
 import asyncio
+import os
 
 from shop import main
 from shop.db.engine import create_engine
@@ -17,7 +18,12 @@ async def query() -> int:
 asyncio.run(query())
 
 
+async def probe() -> int:
+    await query()
+    return os.getpid()
+
+
 def create_app():
     app = main.create_app()
-    app.add_api_route("/probe", query)
+    app.add_api_route("/probe", probe)
     return app

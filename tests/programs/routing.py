@@ -70,7 +70,8 @@ class Lab:
         self.number = len(servers) - 1
         administrator = {"database_user": ADMINISTRATOR[self.dialect]}
         self.engines = [
-            create_engine(server.model_copy(update=administrator)) for server in servers
+            create_engine(server.model_copy(update=administrator), "laboratory")
+            for server in servers
         ]
         self.proxies = [
             stack.enter_context(Proxy("127.0.0.1", server.database_port))

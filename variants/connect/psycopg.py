@@ -52,11 +52,12 @@ def _drop_stale(context: ExceptionContext) -> None:
 
 
 class _ServerCursor(psycopg.AsyncServerCursor[Any]):
-    """Ends with its connection, which a reader that leaves takes along: no warning."""
+    """Ends with its connection, which a reader that leaves takes along: no warning,
+    whichever of the two is gone first.
+    """
 
     def __del__(self, *_: Any) -> None:
-        if not self.connection.closed:
-            super().__del__()
+        pass
 
 
 async def _connect(*args: Any, **kwargs: Any) -> psycopg.AsyncConnection[Any]:

@@ -1,10 +1,13 @@
 """The engine: of several hosts it follows the one that is the primary."""
 
 import asyncio
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from . import primary_engine
 from .connect import connect_args, fileno
@@ -12,7 +15,7 @@ from .deadline import seconds_left
 from .primary_engine import ENGINES, forget_connections
 from .role import IS_PRIMARY, read_only_error
 from .settings import DatabaseSettings
-from .watch import PING_SECONDS, cut
+from .watch import IDLE_SECONDS, PING_SECONDS, cut
 
 __all__ = [
     "ENGINES",
@@ -24,7 +27,11 @@ __all__ = [
 
 
 def create_engine(settings: DatabaseSettings, name: str = "primary") -> AsyncEngine:
-    return _follow_primary(primary_engine.create_engine(settings, name), settings)
+    """A pool of connections to the primary; of a replica if it has another name."""
+    engine = primary_engine.create_engine(settings, name)
+    if name == "primary":
+        event.listen(engine.sync_engine, "checkout", _leave_standby)
+    return _follow_primary(engine, settings)
 
 
 def create_unpooled_engine(settings: DatabaseSettings) -> AsyncEngine:
@@ -69,7 +76,7 @@ def _follow_primary(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncEng
 
 
 def ask(connection: Any, statement: str) -> Any:
-    """The first row, in time: nobody else looks after a connection that is so new."""
+    """The first row, in time: nobody looks after a connection before its first use."""
     loop, seconds = asyncio.get_running_loop(), seconds_left(PING_SECONDS)
     timer = loop.call_later(seconds, cut, fileno, connection.driver_connection)
     try:
@@ -80,3 +87,13 @@ def ask(connection: Any, statement: str) -> Any:
         return row
     finally:
         timer.cancel()
+
+
+def _leave_standby(connection: Any, entry: ConnectionPoolEntry, _: Any) -> None:
+    """A primary that has become a standby answers reads, with what is old by now.
+
+    Whoever writes to it is told; a connection that was idle is asked.
+    """
+    rested = monotonic() - entry.info["used_at"] > IDLE_SECONDS
+    if rested and not ask(connection, IS_PRIMARY)[0]:
+        raise InvalidatePoolError("moved")

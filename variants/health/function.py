@@ -1,30 +1,5 @@
-"""/livez: the process runs. /readyz: it has reached its database."""
+"""What the platform asks: /livez and /readyz of probe.py. Figures it has itself."""
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from . import probe
 
-from .errors import problem
-from .probe import Health
-
-router = APIRouter(tags=["health"])
-
-
-@router.get("/livez")
-async def livez() -> dict[str, str]:
-    # No look at the database: a restart would not bring it back.
-    return {"status": "alive"}
-
-
-@router.get("/readyz", response_model=None)
-async def readyz(request: Request) -> dict[str, str] | JSONResponse:
-    """503 until the database has answered once, then 200.
-
-    A later outage stays a field of the body. It is the same for all instances: to
-    take them all out of the load balancer would turn each route's own answer, a
-    503 with Retry-After, into a refused connection.
-    """
-    health: Health = request.state.health
-    database = await health.of_database()
-    if not health.was_reachable:
-        return problem(503, "The database has not answered yet.", database=database)
-    return {"status": "ready", "database": database}
+router = probe.router

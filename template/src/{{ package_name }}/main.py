@@ -5,11 +5,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from . import api, health
+from . import api, health, probe
 from .db.check import open_checked
 from .errors import EXCEPTION_HANDLERS
 from .logs import configure_logging
-from .probe import Health
 from .settings import Settings
 from .stack import stack
 
@@ -23,7 +22,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """Whatever this yields is in `request.state`."""
         async with open_checked(settings) as database, api.resources(settings) as more:
             own = {"settings": settings, "database": database}
-            yield {**own, "health": Health(database), **more}
+            yield {**own, "health": probe.Health(database), **more}
 
     app = FastAPI(
         title=__name__.partition(".")[0],

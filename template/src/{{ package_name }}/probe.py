@@ -1,16 +1,41 @@
-"""Asks the database how it is, for all who want to know."""
+"""/livez: the process runs. /readyz: it has reached its database."""
 
 import asyncio
 import logging
 from time import monotonic
 
+from fastapi import APIRouter, Request, Response
+
 from .db.faults import classify, describe
 from .db.session import Database
+from .errors import problem
 
 # A probe usually has 1 s to answer; what one has seen holds for as long.
 PROBE_SECONDS = 1
 
+router = APIRouter(tags=["health"])
 logger = logging.getLogger(__name__)
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    # No look at the database: a restart would not bring it back.
+    return {"status": "alive"}
+
+
+@router.get("/readyz", response_model=None)
+async def readyz(request: Request) -> dict[str, str] | Response:
+    """503 until the database has answered once, then 200.
+
+    A later outage stays a field of the body. It is the same for all instances: to
+    take them all out of the load balancer would turn each route's own answer, a
+    503 with Retry-After, into a refused connection.
+    """
+    health: Health = request.state.health
+    database = await health.of_database()
+    if not health.was_reachable:
+        return problem(503, "The database has not answered yet.", database=database)
+    return {"status": "ready", "database": database}
 
 
 class Health:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from time import monotonic
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,6 +13,7 @@ from .log_position import read_written
 from .position import Position
 from .replica import DOUBT_SECONDS, SILENT_SECONDS, Replica
 from .replica_figures import show
+from .role import IS_PRIMARY
 from .settings import DatabaseSettings
 
 LOOK_SECONDS = 0.25
@@ -122,14 +123,18 @@ class Replicas:
             loop.call_later(LOOK_SECONDS, self._look)
 
     async def _see_primary(self) -> None:
+        engine = self._primary
         try:
-            with suppress(SQLAlchemyError):  # then it does not move either
-                async with self._primary.connect() as connection:
+            async with engine.connect() as connection:
+                is_primary = (await connection.exec_driver_sql(IS_PRIMARY)).scalar_one()
+                if is_primary:
                     self.expect(
-                        await connection.run_sync(
-                            read_written, self._primary.sync_engine
-                        )
+                        await connection.run_sync(read_written, engine.sync_engine)
                     )
+            if not is_primary:
+                await engine.dispose()  # and connect to the one that is
+        except SQLAlchemyError:
+            pass  # who cannot be reached does not move either
         finally:
             self._sample = None
 

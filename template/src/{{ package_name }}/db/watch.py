@@ -11,15 +11,9 @@ from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ExceptionContext, event
+from sqlalchemy import ExceptionContext, event, exc
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection as Connection
 from sqlalchemy.engine.interfaces import ExecutionContext
-from sqlalchemy.exc import (
-    DBAPIError,
-    DisconnectionError,
-    InvalidatePoolError,
-    ResourceClosedError,
-)
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -131,7 +125,7 @@ class Watch:
     ) -> None:
         now = monotonic()
         if now > entry.info["old_at"]:
-            raise DisconnectionError("lifetime")
+            raise exc.DisconnectionError("lifetime")
         if now - entry.info["used_at"] < IDLE_SECONDS:
             return
         try:
@@ -141,7 +135,7 @@ class Watch:
             # Refused at once: this one was closed. No answer: the network is gone,
             # and with it all connections from before.
             silent = monotonic() - now >= PING_SECONDS
-            kind = InvalidatePoolError if silent else DisconnectionError
+            kind = exc.InvalidatePoolError if silent else exc.DisconnectionError
             raise kind("validation") from error
         finally:
             self._expected.pop(connection, None)
@@ -154,9 +148,8 @@ class Watch:
     def _timed_statement(self, execute: Callable[..., None]) -> Callable[..., None]:
         def timed(cursor: Any, *arguments: Any) -> None:
             context: ExecutionContext = arguments[-1]
-            seconds = context.execution_options.get(
-                "time_limit", self._statement_seconds
-            )
+            options = context.execution_options
+            seconds = options.get("time_limit", self._statement_seconds)
             connection = context.root_connection.connection
             self._expect(connection, seconds)
             try:
@@ -216,9 +209,11 @@ def _first_look(initialize: Callable[[Any], None]) -> Callable[[Any], None]:
     def look(connection: Any) -> None:
         try:
             initialize(connection)
-        except (NotImplementedError, ResourceClosedError, TypeError) as error:
+        except (NotImplementedError, exc.ResourceClosedError, TypeError) as error:
             lost = ConnectionError("connection lost at the first look at the server")
-            raise DBAPIError(None, None, lost, connection_invalidated=True) from error
+            raise exc.DBAPIError(
+                None, None, lost, connection_invalidated=True
+            ) from error
 
     return look
 
@@ -234,7 +229,8 @@ def _leave_reader(context: ExceptionContext) -> None:
     """A server that only reads is not the primary any more: no connection of the pool
     leads where it should.
     """
-    if is_read_only(context.original_exception):
+    # Not at COMMIT: what is called lost there may have been committed, and this is not.
+    if context.statement and is_read_only(context.original_exception):
         context.is_disconnect = True
 
 

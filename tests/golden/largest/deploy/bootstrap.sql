@@ -14,3 +14,16 @@ ALTER ROLE largest SET lock_timeout = '2s';
 ALTER ROLE largest SET statement_timeout = '5s';
 ALTER ROLE largest SET idle_in_transaction_session_timeout = '10s';
 ALTER ROLE largest SET timezone = 'UTC';
+
+-- For DATABASE_REPLICA_URLS: it reads what the first one may read, and writes nothing.
+SELECT 'CREATE ROLE largest_reader LOGIN'
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'largest_reader') \gexec
+GRANT largest TO largest_reader;
+\if :{?password}
+ALTER ROLE largest_reader PASSWORD :'password';
+\endif
+ALTER ROLE largest_reader SET default_transaction_read_only = on;
+ALTER ROLE largest_reader SET lock_timeout = '2s';
+ALTER ROLE largest_reader SET statement_timeout = '5s';
+ALTER ROLE largest_reader SET idle_in_transaction_session_timeout = '10s';
+ALTER ROLE largest_reader SET timezone = 'UTC';

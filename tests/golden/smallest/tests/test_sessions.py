@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 import pytest
 from database import SLOW
@@ -15,7 +15,6 @@ from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from smallest.db import session as sessions
 from smallest.db.session import Database, Read, Write
 
 DDL = text(
@@ -35,6 +34,8 @@ class Probe(Local):
     parent: Mapped[int | None]
 
 
+# What FastAPI calls for each kind.
+SESSIONS = {get_args(kind)[1].dependency for kind in (Read, Write)}
 PROBES = Local.metadata.tables["probes"]
 
 
@@ -213,7 +214,7 @@ def greedy(app: FastAPI) -> set[str]:
     """Routes that would hold two sessions: with them a full pool waits for itself."""
 
     def held(dependant: Dependant) -> set[object]:
-        own = {dependant.call} & {sessions._read, sessions._write}
+        own = {dependant.call} & SESSIONS
         return own.union(*(held(inner) for inner in dependant.dependencies))
 
     return {

@@ -4,15 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.middleware import Middleware
 
-from . import api, health
+from . import api, health, probe
 from .db.check import open_checked
 from .errors import EXCEPTION_HANDLERS
 from .logs import configure_logging
-from .middleware import BodyLimit, RequestLog
-from .probe import Health
 from .settings import Settings
+from .stack import stack
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -24,17 +22,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         """Whatever this yields is in `request.state`."""
         async with open_checked(settings) as database, api.resources(settings) as more:
             own = {"settings": settings, "database": database}
-            yield {**own, "health": Health(database), **more}
+            yield {**own, "health": probe.Health(database), **more}
 
     app = FastAPI(
         title=__name__.partition(".")[0],
         lifespan=lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
-        middleware=[
-            Middleware(RequestLog),
-            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
-            *api.MIDDLEWARE,
-        ],
+        middleware=[*stack(settings), *api.MIDDLEWARE],
     )
     app.include_router(health.router)
     app.include_router(api.router)

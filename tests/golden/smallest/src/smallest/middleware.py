@@ -44,13 +44,9 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            logger.info(
-                "%s %s %d",
-                scope["method"],
-                scope["path"],
-                status,
-                extra={"duration_ms": round((perf_counter() - started) * 1000, 1)},
-            )
+            took = {"duration_ms": round((perf_counter() - started) * 1000, 1)}
+            method, path = scope["method"], scope["path"]
+            logger.info("%s %s %d", method, path, status, extra=took)
 
 
 def allow_body(request: Request, max_bytes: int) -> None:

@@ -4,7 +4,8 @@
 # Usable: 82 - 5 for people and tools - 1 for a migration = 76
 # Pooler: PgBouncer opens 50 of 76 at most, for 10000 clients at most
 # Peak: 2 pods, 4 while a rollout replaces them, x 2 workers = 8 processes
-# Each: 10000 / 8 = 1250, at most 20; the whole fleet opens 160 of 10000
+# Each: 10000 / 8 = 1250: a look, and 2 pools of (1250 - 1) / 2 = 624, at most 20
+# If one server is primary and replica: 8 x (2 x 20 + 1) = 328 of 10000
 WORKERS = 2
 FLEET_PROCESSES = 8
 POOLER_CLIENTS = 10000

@@ -1,48 +1,62 @@
-"""Whether the pooler and the server behind it are what the service was made for."""
+"""Whether the servers are what the service was made for, the replicas included."""
 
+import asyncio
 from functools import partial
+from time import monotonic
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .budget import POOLER_CLIENTS, POOLER_CONNECTIONS
-from .dialect import CONNECTION_LIMIT
-from .engine import create_engine
+from . import primary_check
+from .engine import create_unpooled_engine
+from .faults import describe
 from .findings import Finding
-from .remote import fleet, open_looking, shares_sessions
+from .log_position import LOOK, read_written, replayed
+from .position import NOWHERE, Position, includes
+from .primary_check import budget
+from .remote import open_looking
 from .settings import DatabaseSettings
 
-
-async def budget(connection: AsyncConnection, settings: DatabaseSettings) -> Finding:
-    total, sum_ = fleet(settings)
-    limit = (await connection.exec_driver_sql(CONNECTION_LIMIT)).one()
-    if total > POOLER_CLIENTS:
-        return "fail", f"{sum_}, but the pooler takes {POOLER_CLIENTS}: open fewer"
-    opens = f"the pooler opens {POOLER_CONNECTIONS}"
-    if limit.most < POOLER_CONNECTIONS:
-        return "fail", f"{opens}, but {limit.whose} leaves {limit.most}"
-    return "ok", f"{sum_} of {POOLER_CLIENTS} clients; {opens} of {limit.most}"
+# A replica that takes longer to come as far as the primary was is said to lag.
+PATIENCE_SECONDS = 1
 
 
-async def sessions(connection: AsyncConnection, settings: DatabaseSettings) -> Finding:
-    port = f"port {settings.database_port}"
-    if await shares_sessions(connection):
-        return "ok", f"{port} shares them, and nothing is kept in one"
-    return "warn", f"{port} is not that of a pooler in transaction mode"
+async def replicas(connection: AsyncConnection, settings: DatabaseSettings) -> Finding:
+    if not settings.replicas():
+        return "ok", "none: reads go to the primary (DATABASE_REPLICA_URLS)"
+    written = await connection.run_sync(read_written, connection.engine.sync_engine)
+    if written is NOWHERE:
+        return "fail", "the primary does not number its transactions: switch GTIDs on"
+    found = [await _replica(each, written) for each in settings.replicas()]
+    return max(level for level, _ in found), "; ".join(text for _, text in found)
 
 
-async def direct(_: AsyncConnection, settings: DatabaseSettings) -> Finding:
-    if not settings.database_direct_url:
-        return "warn", "DATABASE_DIRECT_URL is missing: migrations have no way"
-    server = settings.direct().model_copy(update={"database_pool_size": 2})
-    engine = create_engine(server)
-    async with engine.connect() as connection:
-        shared = await shares_sessions(connection)
-    await engine.dispose()
-    if shared:
-        return "fail", "DATABASE_DIRECT_URL is that of the pooler: name the server"
-    return "ok", "DATABASE_DIRECT_URL is that of the server"
+async def _replica(settings: DatabaseSettings, written: Position) -> Finding:
+    name = f"{settings.database_host}:{settings.database_port}"
+    engine = create_unpooled_engine(settings)
+    began = monotonic()
+    try:
+        async with engine.connect() as connection:
+            while True:
+                look = (await connection.exec_driver_sql(LOOK)).one()
+                behind = monotonic() - began
+                if includes(replayed(look), written) or look.lag_seconds is not None:
+                    break
+                if behind > PATIENCE_SECONDS or not look.is_replica:
+                    break
+                await asyncio.sleep(0.01)
+    except DBAPIError as error:
+        return "warn", f"{name}: {describe(error)}"
+    finally:
+        await engine.dispose()
+    if not look.is_replica:
+        return "warn", f"{name} is a primary, and not read from"
+    behind = behind if look.lag_seconds is None else float(look.lag_seconds)
+    if behind > PATIENCE_SECONDS:
+        return "warn", f"{name} is more than {PATIENCE_SECONDS} s behind"
+    return "ok", f"{name} is a replica, {behind:.2f} s behind"
 
 
 # As open_database(), and what DATABASE_BUDGET_CHECK asks for.
 open_checked = partial(open_looking, look=budget)
-LOOKS = {"sessions": sessions, "direct": direct, "budget": budget}
+LOOKS = {**primary_check.LOOKS, "replicas": replicas}

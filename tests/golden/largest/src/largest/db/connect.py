@@ -20,7 +20,7 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
         "async_creator_fn": bounded(
             asyncpg.connect,
             settings,
-            fileno=_fileno,
+            fileno=fileno,
             failure=asyncpg.ClientCannotConnectError,
         ),
         "ssl": settings.ssl_context() or False,
@@ -30,7 +30,7 @@ def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:
 
 def prepare(engine: AsyncEngine, settings: "DatabaseSettings") -> None:
     """What every connection of the pool needs."""
-    Watch(engine, settings, ping=_ping, fileno=_fileno)
+    Watch(engine, settings, ping=_ping, fileno=fileno)
     event.listen(engine.sync_engine, "handle_error", _drop_stale)
 
 
@@ -50,5 +50,5 @@ async def _ping(connection: Any) -> None:
     await connection.execute("SELECT 1")
 
 
-def _fileno(connection: Any) -> int:
+def fileno(connection: Any) -> int:
     return int(connection._transport.get_extra_info("socket").fileno())

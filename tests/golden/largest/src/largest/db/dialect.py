@@ -29,11 +29,13 @@ UNION SELECT datconnlimit, 'the database''s CONNECTION LIMIT' FROM pg_database
 ORDER BY most LIMIT 1
 """
 
+READ_ONLY = "25006"
+
 # SQLSTATE, or the first characters of it, and what it means for the caller.
 FAULTS = {
     "08": "unavailable",  # connection failed
     "23": "conflict",  # unique, foreign key, not null, check, exclusion
-    "25006": "unavailable",  # read only: the primary has moved
+    READ_ONLY: "unavailable",
     "25P03": "timeout",  # idle_in_transaction_session_timeout
     "28": "unavailable",  # login refused
     "3D000": "unavailable",  # no such database
@@ -57,6 +59,11 @@ def fault(error: DBAPIError) -> str | None:
     """Name the fault by its SQLSTATE; the class differs from driver to driver."""
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     return next((FAULTS[code] for code in FAULTS if sqlstate.startswith(code)), None)
+
+
+def is_read_only(error: BaseException) -> bool:
+    """Whether the server refuses to write: the primary is another one now."""
+    return getattr(error, "sqlstate", None) == READ_ONLY
 
 
 def message(error: BaseException) -> str:

@@ -1,49 +1,91 @@
-"""The engine: one per process, created inside its loop, known to the fork hook."""
+"""The engine: of several hosts it follows the one that is the primary."""
 
-from weakref import WeakSet
+import asyncio
+from time import monotonic
+from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import event
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from .connect import connect_args, prepare
-from .metrics import MeasuredPool, measure
+from . import primary_engine
+from .connect import connect_args, fileno
+from .primary_engine import ENGINES, forget_connections
+from .role import IS_PRIMARY, read_only_error
 from .settings import DatabaseSettings
+from .watch import IDLE_SECONDS, PING_SECONDS, cut
 
-# What a fork hook makes a worker forget. See forget_connections().
-ENGINES: WeakSet[AsyncEngine] = WeakSet()
+__all__ = ["ENGINES", "create_engine", "create_unpooled_engine", "forget_connections"]
 
 
-def create_engine(settings: DatabaseSettings) -> AsyncEngine:
-    """Open nothing yet: the first checkout connects.
+def create_engine(settings: DatabaseSettings, name: str = "primary") -> AsyncEngine:
+    """A pool of connections to the primary; of a replica if it has another name."""
+    engine = primary_engine.create_engine(settings, name)
+    if name == "primary":
+        event.listen(engine.sync_engine, "checkout", _leave_standby)
+    return _follow_primary(engine, settings)
 
-    Connections rest in AUTOCOMMIT, so that a read costs one round trip: no BEGIN
-    and no ROLLBACK around it. What executes on this engine commits by itself;
-    `dialect.transactional()` gives the same pool with transactions.
+
+def create_unpooled_engine(settings: DatabaseSettings) -> AsyncEngine:
+    return _follow_primary(primary_engine.create_unpooled_engine(settings), settings)
+
+
+def _follow_primary(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncEngine:
+    """Connect to the host that is the primary, and first to where it was last seen.
+
+    A single host is taken as it is: its name moves along with the primary.
     """
-    engine = create_async_engine(
-        settings.sqlalchemy_url,
-        connect_args=connect_args(settings),
-        poolclass=MeasuredPool,
-        pool_size=settings.database_pool_size,
-        max_overflow=settings.database_max_overflow,
-        pool_timeout=settings.database_acquire_timeout_seconds,
-        # The last one back is the next one out: the others go idle and can be spared.
-        pool_use_lifo=True,
-        isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
-        # Parameters are customers' data: keep them out of SQLAlchemy's messages.
-        hide_parameters=True,
-    )
-    prepare(engine, settings)
-    measure(engine, "primary", leak_trace=settings.database_leak_trace)
-    ENGINES.add(engine)
+    hosts = settings.hosts()
+    begin_at = 0
+
+    def connect(dialect: Any, _: Any, args: Any, parameters: dict[str, Any]) -> Any:
+        nonlocal begin_at
+        failures: list[Exception] = []
+        for _ in hosts:
+            tried = begin_at
+            host = hosts[tried]
+            where = {"host": host.database_host, "port": host.database_port}
+            try:
+                connection = dialect.connect(
+                    *args, **(parameters | connect_args(host) | where)
+                )
+                is_primary = _is_primary(connection)
+                connection.rollback()
+                if is_primary:
+                    return connection
+                connection.close()
+                standby = f"{where['host']}:{where['port']} is not the primary"
+                failures.append(read_only_error(dialect.loaded_dbapi, standby))
+            except dialect.loaded_dbapi.Error as error:
+                failures.append(error)
+            if begin_at == tried:  # nobody has found it meanwhile
+                begin_at = (tried + 1) % len(hosts)
+        raise failures[-1]
+
+    if len(hosts) > 1:
+        event.listen(engine.sync_engine, "do_connect", connect)
     return engine
 
 
-def forget_connections() -> None:
-    """Drop, without closing, what a forked process has inherited.
+def _is_primary(connection: Any) -> bool:
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(PING_SECONDS, cut, fileno, connection.driver_connection)
+    try:
+        cursor = connection.cursor()
+        cursor.execute(IS_PRIMARY)
+        (answer,) = cursor.fetchone()
+        cursor.close()
+        return bool(answer)
+    finally:
+        timer.cancel()
 
-    Two processes on one socket read each other's answers. The parent still uses
-    its connections, hence close=False.
+
+def _leave_standby(connection: Any, entry: ConnectionPoolEntry, _: Any) -> None:
+    """A primary that has become a standby answers reads, with what is old by now.
+
+    Whoever writes to it is told; a connection that was idle is asked.
     """
-    for engine in list(ENGINES):
-        engine.sync_engine.dispose(close=False)
+    rested = monotonic() - entry.info["used_at"] > IDLE_SECONDS
+    if rested and not _is_primary(connection):
+        raise InvalidatePoolError("moved")

@@ -8,11 +8,9 @@ from functools import partial
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
-from sqlalchemy import NullPool
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from .connect import connect_args
+from .engine import create_unpooled_engine
 from .faults import describe
 from .settings import DatabaseSettings
 
@@ -31,10 +29,7 @@ async def listen(
     None comes first and after each interruption: something may have been missed, so
     look into the tables. It is one connection more than the pool has.
     """
-    direct = settings.direct()
-    engine = create_async_engine(
-        direct.sqlalchemy_url, connect_args=connect_args(direct), poolclass=NullPool
-    )
+    engine = create_unpooled_engine(settings.direct())
     while True:
         try:
             async with engine.connect() as connection:

@@ -87,7 +87,7 @@ class Figures:
         """To the successor of a pool that was disposed of, or to a forked process."""
         self._pool: MeasuredPool = pool
         pool.figures = self
-        self._loans: list[Loan] = []
+        self.loans: list[Loan] = []
         self._waits: list[float] = []
         self.refused = 0
         self._size.set(pool.size() + pool._max_overflow)
@@ -103,7 +103,7 @@ class Figures:
         now = monotonic()
         place = _place() if self._leak_trace else "DATABASE_LEAK_TRACE=true says where"
         self._waits.append(now - asked_at)
-        self._loans.append((ref(connection), now, copy_context(), place))
+        self.loans.append((ref(connection), now, copy_context(), place))
 
     def _look(self, pool: MeasuredPool) -> None:
         if pool is not self._pool:
@@ -114,8 +114,8 @@ class Figures:
         for waited in self._waits:
             self._wait.observe(waited)
         self._waits.clear()
-        self._loans = [loan for loan in self._loans if _is_out(loan[0]())]
-        leaks = [loan for loan in self._loans if now - loan[1] > LEAK_SECONDS]
+        self.loans = [loan for loan in self.loans if _is_out(loan[0]())]
+        leaks = [loan for loan in self.loans if now - loan[1] > LEAK_SECONDS]
         self._leaked.set(len(leaks))
         for _, since, context, place in leaks:
             if before - since <= LEAK_SECONDS:
@@ -126,7 +126,7 @@ class Figures:
             logger.warning("%d callers refused: %s", self.refused, pool.status())
             self.refused, self._told_at = 0, now
         self._looked_at, self._looks_soon = now, False
-        if pool.checkedout() or self._loans or self.refused:
+        if pool.checkedout() or self.loans or self.refused:
             self.look_soon()
 
 

@@ -12,14 +12,14 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError, to_tuple
-from sqlalchemy import Connection, MetaData, NullPool, event
+from sqlalchemy import Connection, MetaData, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from .connect import connect_args
 from .dialect import DIALECT, MIGRATION_LIMITS, transactional, try_migration_lock
+from .engine import create_unpooled_engine
 from .faults import Fault, classify, describe
 from .findings import Finding
 from .settings import DatabaseSettings
@@ -40,11 +40,7 @@ def run_migrations(metadata: MetaData, settings: type[DatabaseSettings]) -> None
 
 
 async def _migrate(metadata: MetaData, settings: DatabaseSettings) -> None:
-    engine = create_async_engine(
-        settings.sqlalchemy_url,
-        connect_args=connect_args(settings),
-        poolclass=NullPool,
-    )
+    engine = create_unpooled_engine(settings)
     event.listen(engine.sync_engine, "connect", _limit)
     try:
         async with engine.connect() as connection:

@@ -62,7 +62,7 @@ def fleet(settings: DatabaseSettings) -> tuple[int, str]:
     """What all processes may open together, by the numbers that are in force."""
     workers = int(os.environ.get("WEB_CONCURRENCY", WORKERS))
     processes = FLEET_PROCESSES // WORKERS * workers
-    each = settings.database_pool_size + settings.database_max_overflow
+    each = settings.connections
     total = processes * each
     return total, f"{processes} processes at the peak of a rollout x {each} = {total}"
 

@@ -14,18 +14,17 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL
 
 from .budget import MAX_OVERFLOW, POOL_SIZE
 from .connect import DRIVER
-from .dialect import DEFAULT_PORT, DIALECT, LOWEST_LIMIT_SECONDS, SCHEMES
+from .dialect import DEFAULT_PORT, DIALECT, LOWEST_LIMIT_SECONDS
 from .login import LOOPBACK, Login
+from .url import parts_of
 from .watch import PING_SECONDS, RESET_SECONDS
 
 # 0 would mean: for ever.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
-URL_PARAMETERS = ("sslmode", "sslrootcert")
 
 Parts = tuple[str | float, ...]
 ACQUIRE = "database_acquire_timeout_seconds"
@@ -79,6 +78,11 @@ class DatabaseSettings(Login):
     database_export_timeout_seconds: Seconds = 300
     # Whether the warning about a connection that is out for 30 s says who took it.
     database_leak_trace: bool = False
+
+    @property
+    def connections(self) -> int:
+        """What one process may open on one server."""
+        return self.database_pool_size + self.database_max_overflow
 
     @property
     def exports_at_once(self) -> int:
@@ -156,35 +160,3 @@ class DatabaseSettings(Login):
 def _told(parts: Parts, total: float) -> str:
     names = [p.upper() if isinstance(p, str) else f"{p} s" for p in parts]
     return " + ".join(names) + (f" = {total:g} s" if names != [f"{total:g} s"] else "")
-
-
-def parts_of(secret: str | SecretStr, name: str = "DATABASE_URL") -> dict[str, Any]:
-    """Take a URL apart; no message repeats what may hold the password."""
-    text = secret.get_secret_value() if isinstance(secret, SecretStr) else secret
-    try:
-        url = make_url(text.strip())
-    except (ArgumentError, ValueError):
-        raise ValueError(
-            f"{name} is not a URL: write {SCHEMES[0]}://user:password@host/name."
-        ) from None
-    if url.drivername not in (*SCHEMES, f"{DIALECT}+{DRIVER}"):
-        raise ValueError(
-            f"{name} asks for {url.drivername}, but this service speaks {DRIVER}:"
-            f" write {DIALECT}+{DRIVER}:// or {SCHEMES[0]}://."
-        )
-    for parameter in url.query:
-        if parameter not in URL_PARAMETERS:
-            raise ValueError(
-                f"{name} has the parameter {parameter}, which is not understood:"
-                f" remove it ({' and '.join(URL_PARAMETERS)} are known)."
-            )
-    parts = {
-        "host": url.host,
-        "port": url.port,
-        "user": url.username,
-        "password": url.password,
-        "name": url.database,
-        **url.query,
-    }
-    given = {name: part for name, part in parts.items() if part not in (None, "")}
-    return {f"database_{name}": part for name, part in given.items()}

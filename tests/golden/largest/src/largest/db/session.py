@@ -1,166 +1,105 @@
-"""Sessions: one to read, one to write, and the only place that commits."""
+"""Sessions: a read goes to a replica, and still sees what was written before."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from time import monotonic
-from typing import Annotated, Any, Protocol, TypeVar, TypeVarTuple
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from fastapi import Depends
-from fastapi.requests import HTTPConnection
-from sqlalchemy import Result, ScalarResult, Select, event
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-from sqlalchemy.orm import ORMExecuteState, Session
-from sqlalchemy.orm.interfaces import ORMOption
+from sqlalchemy.orm import Session
 
-from .dialect import transactional
+from . import primary_session
 from .engine import create_engine
-from .faults import OutcomeUnknown, describe
+from .faults import describe
+from .log_position import read_written
+from .position import NOWHERE, SEEN, Seen
+from .primary_session import Read, ReadOnly, ReadSession, Write, WriteSession, closing
+from .replica import Replica
+from .replicas import Replicas
 from .settings import DatabaseSettings
-from .transaction import WholeSession, mark_failures
 
-ONLY_SELECT = "A read session executes SELECT: ask for a Write."
-REPEAT_SECONDS = 1
-GOODBYE_SECONDS = 2
+__all__ = ["Database", "Read", "ReadSession", "Write", "WriteSession", "open_database"]
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
-
-class ReadSession(Protocol):
-    """What a session can do that must not write. A write session will do as well."""
-
-    async def execute(self, statement: Select[*Ts], /) -> Result[*Ts]: ...
-    async def scalars(self, statement: Select[T], /) -> ScalarResult[T]: ...
-    async def scalar(self, statement: Select[T], /) -> T | None: ...
-    async def get(
-        self, entity: type[T], ident: Any, /, *, options: Sequence[ORMOption] = ()
-    ) -> T | None: ...
-
-
-WriteSession = AsyncSession
-
-
-class Database:
-    """Two kinds of session over one pool. Hold one session at a time, of one kind:
-    whoever holds two can wait for the second until everybody does.
-    """
+class Database(primary_session.Database):
+    """Without DATABASE_REPLICA_URLS it reads from the primary, as it would anyway."""
 
     def __init__(self, engine: AsyncEngine, settings: DatabaseSettings) -> None:
-        self.engine = engine
-        self.writes = transactional(engine)
-        mark_failures(self.writes)
-        self.settings = settings
-        self.exports = asyncio.Semaphore(settings.exports_at_once)
+        super().__init__(engine, settings)
+        self.replicas = Replicas(engine, settings)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
-        """Every statement by itself: one round trip, no transaction, no snapshot."""
+        """Every statement by itself, all of them on one server."""
+        if not self.replicas:
+            async with super().read() as session:
+                yield session
+            return
+        seen = SEEN.get()
+        replica = await self.replicas.choose(seen.position if seen else {})
         async with AsyncSession(
-            self.engine, sync_session_class=_ReadOnly, autoflush=False
+            replica.engine if replica else self.engine,
+            sync_session_class=_Movable,
+            autoflush=False,
+            info={"database": self, "replica": replica},
         ) as session:
             yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteSession]:
         """One transaction: committed at the end, rolled back by any exception."""
-        async with AsyncSession(
-            self.writes, sync_session_class=WholeSession, expire_on_commit=False
-        ) as session:
-            try:
-                yield session
-                # What fails here has not reached COMMIT: its outcome is known.
-                await session.flush()
-                await commit(session)
-            except BaseException:
-                await roll_back(session)
-                raise
+        async with super().write() as session:
+            if self.replicas:
+                event.listen(session.sync_session, "after_commit", self._remember)
+            yield session
 
-    async def ping(self) -> None:
-        async with self.engine.connect() as connection:
-            await connection.exec_driver_sql("SELECT 1")
+    async def commit(self, unit: AsyncSession | AsyncConnection) -> None:
+        await super().commit(unit)
+        if self.replicas and isinstance(unit, AsyncConnection):
+            await unit.run_sync(self._see)
+
+    def _remember(self, session: Session) -> None:
+        connection: Connection | None = session.info.get("connection")
+        if connection is not None and not connection.closed:
+            self._see(connection)
+
+    def _see(self, connection: Connection) -> None:
+        """Where the log is after a commit, so that the client's next read is there."""
+        try:
+            position = read_written(connection, self.engine.sync_engine)
+        except SQLAlchemyError as error:  # what is committed stays so
+            logger.warning("position after COMMIT unknown: %s", describe(error))
+            position = NOWHERE
+        if not (seen := SEEN.get()):
+            SEEN.set(seen := Seen())
+        seen.add(position)
+        self.replicas.expect(position)
 
 
 @asynccontextmanager
 async def open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
     """The one way in, for the service, scripts and tests alike."""
-    engine = create_engine(settings)
-    try:
-        yield Database(engine, settings)
-    finally:
-        # A driver may take leave of its server, and wait for one that says nothing.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(GOODBYE_SECONDS):
-                await engine.dispose()
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(closing(create_engine(settings)))
+        database = Database(engine, settings)
+        await database.replicas.enter(stack)
+        yield database
 
 
-async def _read(connection: HTTPConnection) -> AsyncIterator[ReadSession]:
-    async with connection.state.database.read() as session:
-        yield session
+class _Movable(ReadOnly):
+    """Repeats on the primary what has failed on a replica, and stays there."""
 
-
-async def _write(connection: HTTPConnection) -> AsyncIterator[WriteSession]:
-    async with connection.state.database.write() as session:
-        yield session
-
-
-# With scope="function" the session ends, and commits, before the response starts:
-# with FastAPI's default a failed COMMIT would come after the client's 200.
-Read = Annotated[ReadSession, Depends(_read, scope="function")]
-Write = Annotated[WriteSession, Depends(_write, scope="function")]
-
-
-async def commit(unit: AsyncSession | AsyncConnection) -> None:
-    try:
-        await unit.commit()
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise OutcomeUnknown("connection lost during COMMIT") from error
-        raise
-
-
-async def roll_back(unit: AsyncSession | AsyncConnection) -> None:
-    """A server that is gone has rolled back by itself, and what the handler has
-    raised says more than that.
-    """
-    try:
-        await unit.rollback()
-    except DBAPIError as error:
-        logger.warning("ROLLBACK failed: %s", describe(error))
-
-
-class _ReadOnly(Session):
-    """Refuses what `ReadSession` does not offer, should somebody come by another way.
-
-    Listening to the session costs a read 14 us; to the engine, 55.
-    """
-
-
-@event.listens_for(_ReadOnly, "before_flush")
-def _refuse_to_flush(*_: Any) -> None:
-    raise InvalidRequestError(ONLY_SELECT)
-
-
-@event.listens_for(_ReadOnly, "do_orm_execute")
-def _select(state: ORMExecuteState) -> Result[Any]:
-    """Execute a SELECT, and once more if its connection turns out to be lost.
-
-    Nobody has seen a row yet. What has run for long would do so again: it is not
-    repeated, else the caller would wait twice.
-    """
-    if not state.is_select:
-        raise InvalidRequestError(ONLY_SELECT)
-    started = monotonic()
-    try:
-        return state.invoke_statement()
-    except DBAPIError as error:
-        if not error.connection_invalidated or monotonic() - started > REPEAT_SECONDS:
-            raise
-    # Detached, so that the rollback does not expire what has been read before.
-    state.session.expunge_all()
-    state.session.rollback()
-    return state.invoke_statement()
+    def may_repeat(self, error: SQLAlchemyError, seconds: float) -> bool:
+        replica: Replica | None = self.info["replica"]
+        if not replica:
+            return super().may_repeat(error, seconds)
+        if not replica.is_at_fault(error):
+            return False
+        database: Database = self.info["database"]
+        database.replicas.fall_back("failed")
+        self.info["replica"] = None
+        self.bind = database.engine.sync_engine
+        return True

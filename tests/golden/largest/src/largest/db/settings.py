@@ -1,43 +1,85 @@
-"""DATABASE_* variables of the pooler, and DATABASE_DIRECT_URL to go around it."""
+"""DATABASE_* variables of the primary, of the hosts that may be it, and of replicas."""
 
-from typing import Self
+import re
+from typing import Annotated, Any, Self
 
-from pydantic import SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
-from .budget import FLEET_PROCESSES, POOLER_CONNECTIONS
-from .dialect import DEFAULT_PORT
-from .server_settings import DatabaseSettings as ServerSettings
-from .server_settings import parts_of
+from .dialect import DEFAULT_PORT, SCHEMES
+from .login import LOOPBACK
+from .primary_settings import DatabaseSettings as PrimarySettings
+from .url import parts_of
 
-DIRECT = "DATABASE_DIRECT_URL"
+REPLICAS = "DATABASE_REPLICA_URLS"
 SAME = ("user", "password", "name", "sslrootcert")
+HOSTS = re.compile(r"([^:]+://(?:[^@]*@)?)([^/?]*)(.*)")
 
 
-class DatabaseSettings(ServerSettings):
-    # Around the pooler: for what needs a session of the server to itself.
-    database_direct_url: SecretStr | None = None
-
-    @model_validator(mode="after")
-    def _check_url(self) -> Self:
-        if self.database_direct_url:
-            parts_of(self.database_direct_url, DIRECT)
-        return self
+class DatabaseSettings(PrimarySettings):
+    # Commas in between. Each is one replica, or one endpoint for several.
+    database_replica_urls: SecretStr | None = None
+    # Whoever is further behind is not read from for a while.
+    database_replica_max_lag_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 5
+    # Who may be the primary instead: host:port,host:port.
+    database_failover_hosts: str = ""
 
     @property
-    def exports_at_once(self) -> int:
-        # Each holds one of the pooler's few to its end: a quarter of those, for all.
-        share = POOLER_CONNECTIONS // 4 // FLEET_PROCESSES
-        return max(1, min(share, super().exports_at_once))
+    def connections(self) -> int:
+        # A replica may become the primary, and an endpoint for replicas may lead to
+        # it: then it serves both pools, and the look of db/replica.py.
+        pools = 2 if self.database_replica_urls else 1
+        return pools * super().connections + pools - 1
 
-    def direct(self) -> Self:
-        """Where migrations go: their lock belongs to a session, which nobody shares."""
-        if not self.database_direct_url:
-            raise SystemExit(
-                f"{DIRECT} is missing: set it to the URL of the server itself. The"
-                " pooler may give every transaction another session."
-            )
+    def replicas(self) -> list[Self]:
+        """The settings of each; what its URL leaves out is as of the primary."""
+        urls = self.database_replica_urls
         same = {f"database_{name}": getattr(self, f"database_{name}") for name in SAME}
-        parts = parts_of(self.database_direct_url, DIRECT)
-        return self.load(
-            **(same | {"database_url": None, "database_port": DEFAULT_PORT} | parts)
-        )
+        same |= dict.fromkeys(("database_url", "database_replica_urls"))
+        same |= {"database_failover_hosts": "", "database_port": DEFAULT_PORT}
+        return [
+            self.load(**(same | parts_of(url, REPLICAS)))
+            for url in (urls.get_secret_value() if urls else "").split(",")
+            if url.strip()
+        ]
+
+    def hosts(self) -> list[Self]:
+        """The settings of each server that may be the primary."""
+        others = filter(None, self.database_failover_hosts.split(","))
+        return [self, *(self.model_copy(update=_address(other)) for other in others)]
+
+    @model_validator(mode="after")
+    def _check_servers(self) -> Self:
+        self.replicas()
+        if len({each.database_host in LOOPBACK for each in self.hosts()}) > 1:
+            raise ValueError(
+                "DATABASE_URL names this machine and others: all may become the"
+                " primary, so encryption must be the same for all."
+            )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_hosts_apart(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Of `a:5432,b:5433` the first is the host, as if there were no other."""
+        before = after = ""
+        name = "database_url" if values.get("database_url") else "database_host"
+        hosts = str(values.get(name) or "")
+        if found := HOSTS.fullmatch(hosts.strip()):
+            before, hosts, after = found.groups()
+        first, comma, others = hosts.partition(",")
+        if not comma:
+            return values
+        return values | {
+            name: f"{before}{first}{after}",
+            "database_failover_hosts": others,
+        }
+
+
+def _address(host: str) -> dict[str, Any]:
+    try:
+        url = make_url(f"{SCHEMES[0]}://{host.strip()}")
+    except (ArgumentError, ValueError):
+        raise ValueError(f"{host} is no host: write name:port.") from None
+    return {"database_host": url.host, "database_port": url.port or DEFAULT_PORT}

@@ -1,11 +1,16 @@
 """A transaction in which a statement has failed does not commit."""
 
+import logging
 from typing import Any
 
 from sqlalchemy import Connection, ExceptionContext, event
-from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
+
+from .faults import describe
+
+logger = logging.getLogger(__name__)
 
 
 class WholeSession(Session):
@@ -51,3 +56,13 @@ def refuse_failed(connection: Connection | None) -> None:
             "A statement has failed, so nothing can be committed: let the error rise,"
             " or try the statement in `async with session.begin_nested()`."
         )
+
+
+async def roll_back(unit: AsyncSession | AsyncConnection) -> None:
+    """A server that is gone has rolled back by itself, and what the handler has
+    raised says more than that.
+    """
+    try:
+        await unit.rollback()
+    except DBAPIError as error:
+        logger.warning("ROLLBACK failed: %s", describe(error))

@@ -11,19 +11,14 @@ from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event
+from sqlalchemy import ExceptionContext, event, exc
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection as Connection
 from sqlalchemy.engine.interfaces import ExecutionContext
-from sqlalchemy.exc import (
-    DBAPIError,
-    DisconnectionError,
-    InvalidatePoolError,
-    ResourceClosedError,
-)
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from .deadline import seconds_left
+from .dialect import is_read_only
 
 if TYPE_CHECKING:
     from .settings import DatabaseSettings
@@ -114,6 +109,7 @@ class Watch:
         for name, seconds in bounds.items():
             setattr(dialect, name, self._timed(getattr(dialect, name), seconds))
         setattr(dialect, "initialize", _first_look(dialect.initialize))  # noqa: B010
+        event.listen(engine.sync_engine, "handle_error", _leave_reader)
 
     def _on_first(self, connection: Connection, _: ConnectionPoolEntry) -> None:
         self._expect(connection, seconds_left(self._statement_seconds))
@@ -129,7 +125,7 @@ class Watch:
     ) -> None:
         now = monotonic()
         if now > entry.info["old_at"]:
-            raise DisconnectionError("lifetime")
+            raise exc.DisconnectionError("lifetime")
         if now - entry.info["used_at"] < IDLE_SECONDS:
             return
         try:
@@ -139,7 +135,7 @@ class Watch:
             # Refused at once: this one was closed. No answer: the network is gone,
             # and with it all connections from before.
             silent = monotonic() - now >= PING_SECONDS
-            kind = InvalidatePoolError if silent else DisconnectionError
+            kind = exc.InvalidatePoolError if silent else exc.DisconnectionError
             raise kind("validation") from error
         finally:
             self._expected.pop(connection, None)
@@ -152,9 +148,8 @@ class Watch:
     def _timed_statement(self, execute: Callable[..., None]) -> Callable[..., None]:
         def timed(cursor: Any, *arguments: Any) -> None:
             context: ExecutionContext = arguments[-1]
-            seconds = context.execution_options.get(
-                "time_limit", self._statement_seconds
-            )
+            options = context.execution_options
+            seconds = options.get("time_limit", self._statement_seconds)
             connection = context.root_connection.connection
             self._expect(connection, seconds)
             try:
@@ -201,10 +196,7 @@ class Watch:
 
     def _cut(self, connection: Any, seconds: float) -> None:
         logger.warning("No answer in %.1f s: connection cut.", seconds)
-        driver = connection.driver_connection
-        # It may be closed already.
-        with suppress(Exception), _socket(self._fileno, driver) as tcp:
-            tcp.shutdown(socket.SHUT_RDWR)
+        cut(self._fileno, connection.driver_connection)
 
 
 def _first_look(initialize: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -217,11 +209,29 @@ def _first_look(initialize: Callable[[Any], None]) -> Callable[[Any], None]:
     def look(connection: Any) -> None:
         try:
             initialize(connection)
-        except (NotImplementedError, ResourceClosedError, TypeError) as error:
+        except (NotImplementedError, exc.ResourceClosedError, TypeError) as error:
             lost = ConnectionError("connection lost at the first look at the server")
-            raise DBAPIError(None, None, lost, connection_invalidated=True) from error
+            raise exc.DBAPIError(
+                None, None, lost, connection_invalidated=True
+            ) from error
 
     return look
+
+
+def cut(fileno: Callable[[Any], int], connection: Any) -> None:
+    """Shut the socket of a driver's connection: whoever waits for it waits no more."""
+    # It may be closed already.
+    with suppress(Exception), _socket(fileno, connection) as tcp:
+        tcp.shutdown(socket.SHUT_RDWR)
+
+
+def _leave_reader(context: ExceptionContext) -> None:
+    """A server that only reads is not the primary any more: no connection of the pool
+    leads where it should.
+    """
+    # Not at COMMIT: what is called lost there may have been committed, and this is not.
+    if context.statement and is_read_only(context.original_exception):
+        context.is_disconnect = True
 
 
 def _socket(fileno: Callable[[Any], int], connection: Any) -> socket.socket:

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
 
 from .dialect import allow_to_last, snapshot
 from .faults import TookTooLong
-from .session import Database, commit, roll_back
-from .transaction import refuse_failed
+from .session import Database
+from .transaction import refuse_failed, roll_back
 
 ROWS_AT_ONCE = 1000
 
@@ -62,7 +62,7 @@ async def load(database: Database) -> AsyncIterator[AsyncConnection]:
         try:
             yield connection
             refuse_failed(connection.sync_connection)
-            await commit(connection)
+            await database.commit(connection)
         except BaseException:
             await roll_back(connection)
             raise

@@ -2,6 +2,7 @@
 
 from weakref import WeakSet
 
+from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from .connect import connect_args, prepare
@@ -12,8 +13,8 @@ from .settings import DatabaseSettings
 ENGINES: WeakSet[AsyncEngine] = WeakSet()
 
 
-def create_engine(settings: DatabaseSettings) -> AsyncEngine:
-    """Open nothing yet: the first checkout connects.
+def create_engine(settings: DatabaseSettings, name: str = "primary") -> AsyncEngine:
+    """Open nothing yet: the first checkout connects. `name` is for the figures.
 
     Connections rest in AUTOCOMMIT, so that a read costs one round trip: no BEGIN
     and no ROLLBACK around it. What executes on this engine commits by itself;
@@ -34,9 +35,18 @@ def create_engine(settings: DatabaseSettings) -> AsyncEngine:
         hide_parameters=True,
     )
     prepare(engine, settings)
-    measure(engine, "primary", leak_trace=settings.database_leak_trace)
+    measure(engine, name, leak_trace=settings.database_leak_trace)
     ENGINES.add(engine)
     return engine
+
+
+def create_unpooled_engine(settings: DatabaseSettings) -> AsyncEngine:
+    """For a connection that ends with its use: of a migration, of a listener."""
+    return create_async_engine(
+        settings.sqlalchemy_url,
+        connect_args=connect_args(settings),
+        poolclass=NullPool,
+    )
 
 
 def forget_connections() -> None:

@@ -109,7 +109,7 @@ class FairQueue(queue.QueueCommon[Entry]):
             self._handed_over = 0.0
             self._watched_from = self._watched_until = monotonic()
         self._waiting.append(waiter)
-        timer = loop.call_later(at_most, _give_up, waiter) if at_most else None
+        timer = loop.call_later(at_most, give_up, waiter) if at_most else None
         try:
             return await waiter
         except BaseException as error:
@@ -133,7 +133,7 @@ class FairQueue(queue.QueueCommon[Entry]):
                 timer.cancel()
 
 
-def _give_up(waiter: asyncio.Future[Entry]) -> None:
+def give_up(waiter: asyncio.Future[Entry]) -> None:
     if not waiter.done():
         waiter.set_exception(queue.Empty())
 

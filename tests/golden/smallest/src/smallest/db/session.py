@@ -1,31 +1,28 @@
 """Sessions: one to read, one to write, and the only place that commits."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
-from typing import Annotated, Any, Protocol, TypeVar, TypeVarTuple
+from typing import Annotated, Any, Protocol, TypeVar, TypeVarTuple, cast
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from sqlalchemy import Result, ScalarResult, Select, event
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.interfaces import ORMOption
 
 from .dialect import transactional
 from .engine import create_engine
-from .faults import OutcomeUnknown, describe
+from .faults import OutcomeUnknown
 from .settings import DatabaseSettings
-from .transaction import WholeSession, mark_failures
+from .transaction import WholeSession, mark_failures, roll_back
 
 ONLY_SELECT = "A read session executes SELECT: ask for a Write."
 REPEAT_SECONDS = 1
 GOODBYE_SECONDS = 2
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -61,7 +58,7 @@ class Database:
     async def read(self) -> AsyncIterator[ReadSession]:
         """Every statement by itself: one round trip, no transaction, no snapshot."""
         async with AsyncSession(
-            self.engine, sync_session_class=_ReadOnly, autoflush=False
+            self.engine, sync_session_class=ReadOnly, autoflush=False
         ) as session:
             yield session
 
@@ -75,10 +72,19 @@ class Database:
                 yield session
                 # What fails here has not reached COMMIT: its outcome is known.
                 await session.flush()
-                await commit(session)
+                await self.commit(session)
             except BaseException:
                 await roll_back(session)
                 raise
+
+    async def commit(self, unit: AsyncSession | AsyncConnection) -> None:
+        """The one place that commits, and so the only one that may not know."""
+        try:
+            await unit.commit()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise OutcomeUnknown("connection lost during COMMIT") from error
+            raise
 
     async def ping(self) -> None:
         async with self.engine.connect() as connection:
@@ -88,9 +94,14 @@ class Database:
 @asynccontextmanager
 async def open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
     """The one way in, for the service, scripts and tests alike."""
-    engine = create_engine(settings)
-    try:
+    async with closing(create_engine(settings)) as engine:
         yield Database(engine, settings)
+
+
+@asynccontextmanager
+async def closing(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
+    try:
+        yield engine
     finally:
         # A driver may take leave of its server, and wait for one that says nothing.
         with suppress(TimeoutError):
@@ -114,51 +125,38 @@ Read = Annotated[ReadSession, Depends(_read, scope="function")]
 Write = Annotated[WriteSession, Depends(_write, scope="function")]
 
 
-async def commit(unit: AsyncSession | AsyncConnection) -> None:
-    try:
-        await unit.commit()
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise OutcomeUnknown("connection lost during COMMIT") from error
-        raise
-
-
-async def roll_back(unit: AsyncSession | AsyncConnection) -> None:
-    """A server that is gone has rolled back by itself, and what the handler has
-    raised says more than that.
-    """
-    try:
-        await unit.rollback()
-    except DBAPIError as error:
-        logger.warning("ROLLBACK failed: %s", describe(error))
-
-
-class _ReadOnly(Session):
+class ReadOnly(Session):
     """Refuses what `ReadSession` does not offer, should somebody come by another way.
 
     Listening to the session costs a read 14 us; to the engine, 55.
     """
 
+    def may_repeat(self, error: SQLAlchemyError, seconds: float) -> bool:
+        """Whether a statement that failed after so long is tried once more.
 
-@event.listens_for(_ReadOnly, "before_flush")
+        Nobody has seen a row yet. What has run for long would do so again: it is not
+        repeated, else the caller would wait twice.
+        """
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        return lost and seconds < REPEAT_SECONDS
+
+
+@event.listens_for(ReadOnly, "before_flush")
 def _refuse_to_flush(*_: Any) -> None:
     raise InvalidRequestError(ONLY_SELECT)
 
 
-@event.listens_for(_ReadOnly, "do_orm_execute")
+@event.listens_for(ReadOnly, "do_orm_execute")
 def _select(state: ORMExecuteState) -> Result[Any]:
-    """Execute a SELECT, and once more if its connection turns out to be lost.
-
-    Nobody has seen a row yet. What has run for long would do so again: it is not
-    repeated, else the caller would wait twice.
-    """
+    """Execute a SELECT, and once more if its connection turns out to be lost."""
     if not state.is_select:
         raise InvalidRequestError(ONLY_SELECT)
     started = monotonic()
     try:
         return state.invoke_statement()
-    except DBAPIError as error:
-        if not error.connection_invalidated or monotonic() - started > REPEAT_SECONDS:
+    except SQLAlchemyError as error:
+        session = cast("ReadOnly", state.session)
+        if not session.may_repeat(error, monotonic() - started):
             raise
     # Detached, so that the rollback does not expire what has been read before.
     state.session.expunge_all()

@@ -1,0 +1,34 @@
+"""How far a server is: by the clock, since readers of Aurora have no log to replay."""
+
+from time import time
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row
+
+from .position import Position
+
+LOOK = """
+SELECT pg_is_in_recovery() AS is_replica, (
+        SELECT replica_lag_in_msec / 1000 FROM aurora_replica_status()
+        WHERE server_id = aurora_db_instance_identifier()
+    ) AS lag_seconds
+"""
+# Whoever has written reads from the primary for so long, and for as long as a reader is
+# behind. Usually that is less than 0.1 s.
+STICK_SECONDS = 2
+# To wait would not be worth it.
+WAIT_SECONDS = 0
+
+
+def read_written(_: Connection, __: Engine) -> Position:
+    """Of the primary, after a COMMIT: whoever is there has what was committed."""
+    return {"": _milliseconds()}
+
+
+def replayed(look: Row[Any]) -> Position:
+    seconds = STICK_SECONDS + float(look.lag_seconds or 0)
+    return {"": _milliseconds() - round(1000 * seconds)}
+
+
+def _milliseconds() -> int:
+    return round(time() * 1000)

@@ -1,0 +1,170 @@
+"""Where reads go, as far as one server shows it: the rest needs a real replica."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from database import UNREACHABLE
+from fastapi import FastAPI
+from pydantic import SecretStr, ValidationError
+from sqlalchemy import select, text
+
+from largest import main
+from largest.consistency import COOKIE, HEADER
+from largest.db import session as sessions
+from largest.db.position import from_token, includes, to_token
+from largest.db.url import SCHEMES
+from largest.settings import Settings
+
+GARBAGE = ["", "none", ":", "a:-1", ":1;", ":" + "9" * 30, "_".join([":1"] * 20), "é:1"]
+
+
+def with_replica(settings: Settings, **parts: Any) -> Settings:
+    """The same server as its own replica, or what is not even a server."""
+    there = settings.model_copy(update=parts)
+    password = there.database_password
+    url = there.sqlalchemy_url.set(
+        drivername=SCHEMES[0],
+        password=password.get_secret_value() if password else None,
+        query={"sslmode": settings.database_sslmode},
+    )
+    urls = SecretStr(url.render_as_string(hide_password=False))
+    return settings.model_copy(update={"database_replica_urls": urls})
+
+
+async def seen_to_be(trouble: str, database: sessions.Database) -> None:
+    (replica,) = database.replicas
+    async with asyncio.timeout(10):
+        while replica.trouble != trouble:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def read(database: sessions.Database) -> int | None:
+    async with database.read() as session:
+        return await session.scalar(select(text("1")))
+
+
+@pytest.fixture
+async def routed(settings: Settings) -> AsyncIterator[sessions.Database]:
+    async with sessions.open_database(with_replica(settings)) as database:
+        yield database
+
+
+async def test_without_replicas_a_write_takes_no_position(
+    database: sessions.Database,
+) -> None:
+    assert not database.replicas
+    assert await read(database) == 1
+
+
+async def test_replica_that_is_a_primary_is_not_read_from(
+    routed: sessions.Database,
+) -> None:
+    await seen_to_be("primary", routed)
+
+    assert await read(routed) == 1
+    assert routed.replicas.fallbacks["none ready"] == 1
+
+
+async def test_replica_that_refuses_spoils_no_read(settings: Settings) -> None:
+    async with sessions.open_database(
+        with_replica(settings, **UNREACHABLE)
+    ) as database:
+        await seen_to_be("unreachable", database)
+
+        assert await read(database) == 1
+
+
+async def test_start_does_not_wait_for_a_silent_replica(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        there = {"database_host": host, "database_port": port}
+        async with sessions.open_database(with_replica(settings, **there)) as database:
+            async with asyncio.timeout(0.5):
+                assert await read(database) == 1
+            await seen_to_be("unreachable", database)
+
+
+@pytest.fixture
+async def routes(app: FastAPI) -> FastAPI:
+    @app.post("/probe")
+    async def write(session: sessions.Write) -> None:
+        await session.execute(text("SELECT 1"))
+
+    @app.get("/probe")
+    async def look(session: sessions.Read) -> int | None:
+        return await session.scalar(select(text("1")))
+
+    return app
+
+
+async def test_write_is_answered_with_its_position(
+    routes: FastAPI, settings: Settings, serve: Any
+) -> None:
+    routes.dependency_overrides.clear()
+    app = main.create_app(with_replica(settings))
+    app.router.routes.extend(routes.router.routes)
+    async with serve(app) as client:
+        written = await client.post("/probe")
+        client.cookies.clear()
+        unread = await client.get("/probe")
+
+    assert from_token(written.headers[HEADER])
+    cookie = written.headers["set-cookie"]
+    assert cookie.startswith(f"{COOKIE}={written.headers[HEADER]}; Max-Age=60; ")
+    assert "Secure" not in cookie  # not asked for over https
+    assert HEADER not in unread.headers
+
+
+async def test_token_of_nobody_is_ignored(routes: FastAPI, serve: Any) -> None:
+    async with serve(routes) as client:
+        for token in GARBAGE[:-1]:
+            headers = {HEADER: token, "Cookie": f"{COOKIE}={token}"}
+            assert (await client.get("/probe", headers=headers)).json() == 1
+
+
+@pytest.mark.parametrize("token", GARBAGE)
+def test_garbage_is_no_position(token: str) -> None:
+    assert from_token(token) == {}
+
+
+@pytest.mark.parametrize(
+    "position", [{"": 50331976}, {"0": 100, "1": 5}, {"primary": 1}], ids=str
+)
+def test_position_survives_the_way_to_the_client(position: dict[str, int]) -> None:
+    assert from_token(to_token(position)) == position
+    assert includes(position, position)
+    assert not includes({}, position)
+
+
+HOSTS = f"{SCHEMES[0]}://user@localhost:1,127.0.0.1:2/name"
+
+
+def test_first_of_several_hosts_is_asked_first(settings: Settings) -> None:
+    several = Settings(database_url=HOSTS)
+
+    found = [(each.database_host, each.database_port) for each in several.hosts()]
+    assert found == [("localhost", 1), ("127.0.0.1", 2)]
+    assert len(settings.hosts()) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"database_url": HOSTS.replace(":2", ":x")}, "is no host: write name:port"),
+        ({"database_url": HOSTS.replace("127", "10")}, "names this machine and others"),
+        (
+            {"database_replica_urls": "http://user:secret@replica/name"},
+            "DATABASE_REPLICA_URLS asks for http, but this service speaks",
+        ),
+    ],
+)
+def test_wrong_servers_are_refused_in_one_sentence(
+    variables: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises((ValidationError, SystemExit), match=sentence) as error:
+        Settings(**({"database_url": HOSTS} | variables))
+
+    assert "secret" not in str(error.value)

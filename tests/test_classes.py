@@ -1,0 +1,88 @@
+"""Each class of renderings: its own tests, then the service as it is started there.
+
+The plain containers are in test_boot.py, the logins by a token in test_login.py.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.combinations import all_answers, class_of, name
+from tests.rendering import Answers
+from tests.servers import DRIVERS, Server
+from tests.service import Service, conversation, wait_until
+
+pytestmark = pytest.mark.boot
+
+CONVERSATION = Path(__file__).parent / "golden" / "conversation.json"
+POOLERS = {
+    "postgresql": ("none", "session", "transaction"),
+    "mysql": ("none", "rds_proxy"),
+}
+CLASSES: list[Answers] = [
+    {
+        "driver": driver,
+        "cloud": "aws_rds" if pooler == "rds_proxy" else "self_hosted",
+        "runtime": runtime,
+        "pooler": pooler,
+    }
+    for driver, row in DRIVERS.items()
+    for pooler in POOLERS.get(row["dialect"], ())
+    for runtime in ("container", "cloud_run", "lambda")
+    if (runtime, pooler) not in {("container", "none"), ("cloud_run", "rds_proxy")}
+]
+
+
+def test_every_class_is_booted(template: Path) -> None:
+    plain = [
+        {"driver": driver, "cloud": "", "runtime": "container"} for driver in DRIVERS
+    ]
+    rows = all_answers(template)
+
+    assert {class_of(answers) for answers in [*plain, *CLASSES]} == {
+        class_of(row) for row in rows if row.get("auth") != "token"
+    }
+
+
+@pytest.mark.parametrize("answers", CLASSES, ids=name)
+def test_class_passes_its_own_tests_answers_and_stops_cleanly(
+    rendered: Callable[[Answers], Service],
+    database: Callable[[str], dict[str, str]],
+    server_of: Callable[[str], Server],
+    answers: Answers,
+) -> None:
+    shop, server = rendered(answers), server_of(answers["driver"])
+    # That of the plain service has shown that it finds a server by itself.
+    output = shop.make("test", DATABASE_URL=server.url)
+    assert re.search(r"\d+ passed", output)
+    assert "skipped" not in output
+
+    variables = database(answers["driver"])
+    if answers["pooler"] in {"transaction", "rds_proxy"}:
+        variables["DATABASE_DIRECT_URL"] = variables["DATABASE_URL"]
+    database_name = str(make_url(variables["DATABASE_URL"]).database)
+    workers = 2 if answers["runtime"] == "container" else 1
+    shop.make("migrate", **variables)
+    with shop.running(**variables) as running:
+        said = conversation(running.client)
+        # Neither a session begins nor one ends in no time.
+        if answers["runtime"] == "lambda":
+            wait_until(lambda: server.sessions(database_name) == [])
+        else:
+            assert server.sessions(database_name)
+        figures = running.client.get("/metrics").status_code
+        running.wait_for_log("Application startup complete", times=workers)
+        running.stop()
+
+    assert said == json.loads(CONVERSATION.read_text())
+    assert figures == (404 if answers["runtime"] == "lambda" else 200)
+    log = running.log.read_text()
+    assert "canary" not in log
+    for line in log.splitlines():
+        assert json.loads(line)["levelname"] in ("INFO", "WARNING"), line
+    assert log.count("Application shutdown complete") == workers
+    wait_until(lambda: server.sessions(database_name) == [])
