@@ -62,12 +62,9 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.end()
-        self._loop.close()
-
-    def end(self) -> None:
         self._ends = True
         self._thread.join()
+        self._loop.close()
 
     def go_on(self, number: int = 60) -> None:
         """Until so many more have been answered."""

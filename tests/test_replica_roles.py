@@ -53,16 +53,16 @@ def writer_to_be(shop: Service, **variables: str) -> Iterator[subprocess.Popen[s
 def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
     service: Callable[[str], Service], tmp_path: Path, dialect: str
 ) -> None:
-    """And its endpoint is used again when it leads to another replica."""
+    """By a session of any driver; a service uses its endpoint again when it leads to
+    another replica.
+    """
     drivers = [name for name, row in DRIVERS.items() if row["dialect"] == dialect]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         cluster = stack.enter_context(CLUSTERS[dialect](folder, 2))
         promoted, other = cluster.replicas
-        url = make_url(promoted.url)
-        endpoint = stack.enter_context(Proxy("127.0.0.1", url.port or 0))
-        loads: list[Load] = []
-        runs: list[tuple[Running, set[int]]] = []
+        port = make_url(promoted.url).port or 0
+        endpoint = stack.enter_context(Proxy("127.0.0.1", port))
         writers: list[subprocess.Popen[str]] = []
         for driver in drivers:
             shop = service(driver)
@@ -77,40 +77,32 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
                 ),
             }
             shop.make("migrate", **variables)
-            running = stack.enter_context(shop.running(**variables))
-            client = running.client
-            orders = [client.post("/orders", json=ORDER).json() for _ in range(3)]
-            client.cookies.clear()
             promoted.catch_up()
-            until_ready(running)
             writers.append(stack.enter_context(writer_to_be(shop, **variables)))
-            loads.append(stack.enter_context(Load(str(client.base_url), orders)))
-            runs.append((running, children(running.process.pid)))
+        running = stack.enter_context(shop.running(**variables))
+        client = running.client
+        orders = [client.post("/orders", json=ORDER).json() for _ in range(3)]
+        client.cookies.clear()
+        promoted.catch_up()
+        until_ready(running)
+        workers = children(running.process.pid)
 
-        promoted.promote()
-        refused = [json.loads(writer.communicate("\n")[0]) for writer in writers]
-        for running, _ in runs:
-            until(lambda: bans(running) >= 2, "both workers have seen it")  # noqa: B023
-        for driver in drivers:
+        with Load(str(client.base_url), orders) as load:
+            promoted.promote()
+            refused = [json.loads(writer.communicate("\n")[0]) for writer in writers]
+            until(lambda: bans(running) >= 2, "both workers have seen it")
             spoil(promoted, driver)
-        for load in loads:
             load.go_on()
-        endpoint._server = ("127.0.0.1", make_url(other.url).port or 0)
-        for running, _ in runs:
+            endpoint._server = ("127.0.0.1", make_url(other.url).port or 0)
             before = reads(running)
-            until(lambda: reads(running) > before + 20, "used again")  # noqa: B023
-        for load in loads:
+            until(lambda: reads(running) > before + 20, "used again")
             load.go_on()
-        for load in loads:
-            load.end()
-        for running, workers in runs:
-            assert children(running.process.pid) == workers
-            assert running.stop() == 0
+        assert children(running.process.pid) == workers
+        assert running.stop() == 0
 
     assert refused == [[REFUSED[dialect]] * 3] * 2
-    for load in loads:
-        assert {answer.status for answer in load.answers} == {200}
-        assert all(answer.was_right for answer in load.answers)
+    assert {answer.status for answer in load.answers} == {200}
+    assert all(answer.was_right for answer in load.answers)
 
 
 def bans(running: Running) -> float:
