@@ -1,12 +1,13 @@
 """Take each protection out of a rendered service: one of its own tests must fail."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+from tests.rendering import Answers
 from tests.servers import Server
 from tests.service import Service
 
@@ -21,8 +22,10 @@ class Protection(NamedTuple):
     drivers: tuple[str, ...] = ("asyncpg", "aiosqlite")
     # What is common to all drivers is taken out of two of them; what is a driver's or a
     # dialect's own, of each.
+    answers: Mapping[str, Any] = {}
 
 
+REPLICAS = {"with_replicas": True}
 PROTECTIONS = {
     "fair queue": Protection(
         "db/pool.py",
@@ -233,6 +236,54 @@ PROTECTIONS = {
         "test_doctor.py::test_doctor_tells_in_one_line_why_there_is_no_database",
         drivers=("asyncpg",),
     ),
+    "position in the answer": Protection(
+        "db/session.py",
+        "seen.add(position)",
+        "pass",
+        "test_replicas.py::test_write_is_answered_with_its_position",
+        drivers=("asyncpg",),
+        answers=REPLICAS,
+    ),
+    "position of the header": Protection(
+        "consistency.py",
+        'from_token(client.headers.get(HEADER, ""))',
+        "{}",
+        "test_replicas.py::test_client_has_seen_what_header_and_cookie_say",
+        drivers=("asyncpg",),
+        answers=REPLICAS,
+    ),
+    "position of the cookie": Protection(
+        "consistency.py",
+        'from_token(client.cookies.get(COOKIE, ""))',
+        "{}",
+        "test_replicas.py::test_client_has_seen_what_header_and_cookie_say",
+        drivers=("asyncpg",),
+        answers=REPLICAS,
+    ),
+    "the greater of both": Protection(
+        "db/position.py",
+        "domain: max(one.get(domain, 0), other.get(domain, 0))",
+        "domain: one.get(domain, other.get(domain, 0))",
+        "test_replicas.py::test_client_has_seen_what_header_and_cookie_say",
+        drivers=("asyncpg",),
+        answers=REPLICAS,
+    ),
+    "position of one request only": Protection(
+        "consistency.py",
+        "SEEN.set(seen)",
+        "(earlier := SEEN.get()) and seen.add(earlier.position); SEEN.set(seen)",
+        "test_replicas.py::test_request_does_not_know_what_another_has_seen",
+        drivers=("asyncpg",),
+        answers=REPLICAS,
+    ),
+    "replica that is none": Protection(
+        "db/replica.py",
+        "if not found.is_replica:",
+        "if False:",
+        "test_replicas.py::test_replica_that_is_a_primary_is_not_read_from",
+        drivers=("asyncpg", "aiomysql"),
+        answers=REPLICAS,
+    ),
     "drift check": Protection(
         "models.py",
         'Index(None, "created_at", "id"),',
@@ -255,13 +306,13 @@ CASES = [
 
 @pytest.mark.parametrize(("protection", "driver"), CASES)
 def test_protection_is_proved_by_a_test_that_can_fail(
-    service: Callable[[str], Service],
+    rendered: Callable[[Answers], Service],
     server_of: Callable[[str], Server],
     tmp_path: Path,
     protection: Protection,
     driver: str,
 ) -> None:
-    shop = service(driver)
+    shop = rendered({"driver": driver, **protection.answers})
     source = shop.changed(
         tmp_path / "src", protection.file, protection.code, protection.without
     )

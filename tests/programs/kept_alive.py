@@ -13,7 +13,7 @@ async def main():
     engine = create_engine(Settings.load())
     async with engine.connect() as connection:
         raw = await connection.get_raw_connection()
-        tcp = s.socket(fileno=os.dup(connect._fileno(raw.driver_connection)))
+        tcp = s.socket(fileno=os.dup(connect.fileno(raw.driver_connection)))
         options = (s.TCP_KEEPIDLE, s.TCP_KEEPINTVL, s.TCP_KEEPCNT, s.TCP_USER_TIMEOUT)
         print(
             tcp.getsockopt(s.SOL_SOCKET, s.SO_KEEPALIVE),

@@ -24,6 +24,7 @@ PATIENCE_SECONDS = 1
 async def replicas(connection: AsyncConnection, settings: DatabaseSettings) -> Finding:
     if not settings.replicas():
         return "ok", "none: reads go to the primary (DATABASE_REPLICA_URLS)"
+    await connection.rollback()  # which no look before has ended
     written = await connection.run_sync(read_written, connection.engine.sync_engine)
     if written is NOWHERE:
         return "fail", "the primary does not number its transactions: switch GTIDs on"

@@ -59,7 +59,10 @@ class _Paced(_MySQLProtocol):  # type: ignore[misc]
 
 async def _connect(*args: Any, statements: tuple[str, ...], **kwargs: Any) -> Any:
     connection: Any = _Connection(*args, **kwargs)  # type: ignore[no-untyped-call]
-    await connection.connect()
+    try:
+        await connection.connect()
+    except RuntimeError as error:  # closed at once, as by a server that is full
+        raise _failure(f"cannot connect: {error}") from error
     for statement in statements:
         await connection.query(statement)
     connection._proto = _Paced(connection.loop)

@@ -41,8 +41,9 @@ FAULTS = {
     # Refused; unknown; lost, within a statement, by KILL, for being idle; stopping; no
     # such host; not encrypted.
     "unavailable": {2003, 2005, 2006, 2013, 1927, 4031, 1053, 1129, 1130, 2026}
-    # Login, access, no such database; a transaction that only reads.
-    | {1045, 1044, 1049, 1792}
+    # Login, access, no such database; a locked account of MySQL and of MariaDB; a
+    # transaction that only reads.
+    | {1045, 1044, 1049, 3118, 4151, 1792}
     | READ_ONLY,
 }
 

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
@@ -70,13 +71,13 @@ class Database(primary_session.Database):
         """Where the log is after a commit, so that the client's next read is there."""
         try:
             position = read_written(connection, self.engine.sync_engine)
+            self.replicas.expect(position)
         except SQLAlchemyError as error:  # what is committed stays so
             logger.warning("position after COMMIT unknown: %s", describe(error))
             position = NOWHERE
         if not (seen := SEEN.get()):
             SEEN.set(seen := Seen())
         seen.add(position)
-        self.replicas.expect(position)
 
 
 @asynccontextmanager
@@ -98,8 +99,17 @@ class _Movable(ReadOnly):
             return super().may_repeat(error, seconds)
         if not replica.is_at_fault(error):
             return False
+        self._move("failed")
+        return True
+
+    def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
+        replica: Replica | None = self.info["replica"]
+        if replica and replica.trouble and not self.in_transaction():
+            self._move("banned")  # since it was chosen, and not read from yet
+        return super().get_bind(*args, **kwargs)
+
+    def _move(self, reason: str) -> None:
         database: Database = self.info["database"]
-        database.replicas.fall_back("failed")
+        database.replicas.fall_back(reason)
         self.info["replica"] = None
         self.bind = database.engine.sync_engine
-        return True

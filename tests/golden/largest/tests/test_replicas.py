@@ -14,7 +14,13 @@ from sqlalchemy import select, text
 from largest import main
 from largest.consistency import COOKIE, HEADER
 from largest.db import session as sessions
-from largest.db.position import from_token, includes, to_token
+from largest.db.position import (
+    SEEN,
+    Position,
+    from_token,
+    includes,
+    to_token,
+)
 from largest.db.url import SCHEMES
 from largest.settings import Settings
 
@@ -97,6 +103,11 @@ async def routes(app: FastAPI) -> FastAPI:
     async def look(session: sessions.Read) -> int | None:
         return await session.scalar(select(text("1")))
 
+    @app.get("/seen")
+    async def seen() -> Position:
+        found = SEEN.get()
+        return found.position if found else {}
+
     return app
 
 
@@ -116,6 +127,34 @@ async def test_write_is_answered_with_its_position(
     assert cookie.startswith(f"{COOKIE}={written.headers[HEADER]}; Max-Age=60; ")
     assert "Secure" not in cookie  # not asked for over https
     assert HEADER not in unread.headers
+
+
+@pytest.mark.parametrize(
+    ("header", "cookie", "position"),
+    [
+        ("a:7", "", {"a": 7}),
+        ("", "a:9", {"a": 9}),
+        ("a:7", "a:9_b:1", {"a": 9, "b": 1}),
+        ("a:9", "a:7", {"a": 9}),
+    ],
+)
+async def test_client_has_seen_what_header_and_cookie_say(
+    routes: FastAPI, serve: Any, header: str, cookie: str, position: Position
+) -> None:
+    async with serve(routes) as client:
+        headers = {HEADER: header, "Cookie": f"{COOKIE}={cookie}"}
+        seen = await client.get("/seen", headers=headers)
+
+    assert seen.json() == position
+
+
+async def test_request_does_not_know_what_another_has_seen(
+    routes: FastAPI, serve: Any
+) -> None:
+    async with serve(routes) as client:
+        await client.get("/seen", headers={HEADER: "a:7"})
+
+        assert (await client.get("/seen")).json() == {}
 
 
 async def test_token_of_nobody_is_ignored(routes: FastAPI, serve: Any) -> None:

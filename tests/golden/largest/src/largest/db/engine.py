@@ -11,12 +11,19 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from . import primary_engine
 from .connect import connect_args, fileno
+from .deadline import seconds_left
 from .primary_engine import ENGINES, forget_connections
 from .role import IS_PRIMARY, read_only_error
 from .settings import DatabaseSettings
 from .watch import IDLE_SECONDS, PING_SECONDS, cut
 
-__all__ = ["ENGINES", "create_engine", "create_unpooled_engine", "forget_connections"]
+__all__ = [
+    "ENGINES",
+    "ask",
+    "create_engine",
+    "create_unpooled_engine",
+    "forget_connections",
+]
 
 
 def create_engine(settings: DatabaseSettings, name: str = "primary") -> AsyncEngine:
@@ -50,7 +57,7 @@ def _follow_primary(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncEng
                 connection = dialect.connect(
                     *args, **(parameters | connect_args(host) | where)
                 )
-                is_primary = _is_primary(connection)
+                (is_primary,) = ask(connection, IS_PRIMARY)
                 connection.rollback()
                 if is_primary:
                     return connection
@@ -68,15 +75,16 @@ def _follow_primary(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncEng
     return engine
 
 
-def _is_primary(connection: Any) -> bool:
-    loop = asyncio.get_running_loop()
-    timer = loop.call_later(PING_SECONDS, cut, fileno, connection.driver_connection)
+def ask(connection: Any, statement: str) -> Any:
+    """The first row, in time: nobody looks after a connection before its first use."""
+    loop, seconds = asyncio.get_running_loop(), seconds_left(PING_SECONDS)
+    timer = loop.call_later(seconds, cut, fileno, connection.driver_connection)
     try:
         cursor = connection.cursor()
-        cursor.execute(IS_PRIMARY)
-        (answer,) = cursor.fetchone()
+        cursor.execute(statement)
+        row = cursor.fetchone()
         cursor.close()
-        return bool(answer)
+        return row
     finally:
         timer.cancel()
 
@@ -87,5 +95,5 @@ def _leave_standby(connection: Any, entry: ConnectionPoolEntry, _: Any) -> None:
     Whoever writes to it is told; a connection that was idle is asked.
     """
     rested = monotonic() - entry.info["used_at"] > IDLE_SECONDS
-    if rested and not _is_primary(connection):
+    if rested and not ask(connection, IS_PRIMARY)[0]:
         raise InvalidatePoolError("moved")

@@ -2,27 +2,23 @@
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from contextlib import AsyncExitStack
+from contextvars import Context
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from .connect import connect_args, fileno, prepare
 from .deadline import acquire_until, seconds_left
-from .engine import ENGINES, create_engine
 from .faults import Fault, classify, describe
 from .log_position import LOOK, WAIT_SECONDS, replayed
-from .pool import give_up
 from .position import NOWHERE, Position, includes
 from .primary_session import closing
-from .read_only import READ_ONLY
+from .replica_engines import create_engines, leave, send_on
+from .replica_lag import Lag
 from .settings import DatabaseSettings
-from .watch import cut
 
 # A look has its answer after so long, or new reads go elsewhere until it has one...
 DOUBT_SECONDS = 0.25
@@ -32,8 +28,6 @@ SILENT_SECONDS = 1
 # before that.
 FRESH_SECONDS = 1
 BAN_SECONDS = 10
-# Positions of the primary that it has not reached; the oldest one is its lag.
-GOALS, GOAL_SECONDS = 100, 0.25
 # All reads that wait for it share its looks, with pauses of 1 ms up to this.
 MOST_PAUSE_SECONDS = 0.005
 
@@ -45,15 +39,12 @@ class Replica:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self.name = f"{settings.database_host}:{settings.database_port}"
-        self.engine = create_engine(settings, self.name)
+        self.engine, self._line = create_engines(settings, self.name)
         self.lag_seconds = 0.0
         self.bans: Counter[str] = Counter()
-        self._line = _create_line(settings)
-        for engine in (self.engine, self._line):
-            event.listen(engine.sync_engine, "connect", _tell_read_only)
         self._max_lag_seconds = settings.database_replica_max_lag_seconds
         self._position: Position = {}
-        self._goals: deque[tuple[float, Position]] = deque()
+        self._lag = Lag()
         self.trouble = "not looked at yet"
         self._fresh_until = self._asked_at = 0.0
         self._banned_until = 0.0
@@ -67,9 +58,10 @@ class Replica:
 
     def is_ready(self, now: float) -> bool:
         """Whether it was well a moment ago, and is not slow to say so again."""
-        if self.trouble or now > self._fresh_until:
-            return False
-        return self._look is None or now - self._asked_at < DOUBT_SECONDS
+        return now < self._fresh_until and not self.trouble and not self._is_slow(now)
+
+    def _is_slow(self, now: float) -> bool:
+        return self._look is not None and now - self._asked_at > DOUBT_SECONDS
 
     def is_banned(self, now: float) -> bool:
         return now < self._banned_until
@@ -83,10 +75,12 @@ class Replica:
 
         After a ban, and at first, nobody waits for it: not ready until it is seen.
         """
-        if self._look is None and not self.is_banned(monotonic()):
-            self._asked_at = monotonic()
-            self._look = asyncio.create_task(self._see())
-        return None if self.trouble else self._look
+        now = monotonic()
+        if self._look is None and not self.is_banned(now):
+            self._asked_at = now
+            # It is no part of the request that happens to begin it.
+            self._look = asyncio.create_task(self._see(), context=Context())
+        return None if self.trouble or self._is_slow(now) else self._look
 
     def has(self, position: Position) -> bool:
         return includes(self._position, position)
@@ -96,8 +90,8 @@ class Replica:
         until = monotonic() + WAIT_SECONDS
         pause = 0.001
         while not self.has(position):
-            late = self._goals and monotonic() - self._goals[0][0] > WAIT_SECONDS
-            if late or position is NOWHERE or monotonic() + pause > until:
+            hopeless = self.trouble or self.lag_seconds > WAIT_SECONDS
+            if hopeless or includes(position, NOWHERE) or monotonic() + pause > until:
                 return False
             await asyncio.sleep(pause)
             pause = min(2 * pause, MOST_PAUSE_SECONDS)
@@ -106,23 +100,20 @@ class Replica:
         return True
 
     def expect(self, position: Position) -> None:
-        """The primary is there: the time until this one is too is its lag."""
-        now = monotonic()
-        if self.has(position) or len(self._goals) == GOALS:
-            return
-        if not self._goals or now - self._goals[-1][0] > GOAL_SECONDS:
-            self._goals.append((now, position))
+        """The primary is there."""
+        if not self.has(position):
+            self._lag.expect(position)
 
     def is_at_fault(self, error: SQLAlchemyError) -> bool:
         """Whether what has failed here may succeed elsewhere."""
         if isinstance(error, PoolTimeoutError):
             return not self.is_ready(monotonic())
+        if isinstance(error, DBAPIError) and error.statement is None:  # no connection
+            self._ban("refused", describe(error))
+            return True
         if classify(error) not in (Fault.BUSY, Fault.UNAVAILABLE):
             return False
-        if isinstance(error, DBAPIError) and error.statement is None:
-            self._ban("refused", describe(error))  # no connection
-        else:
-            self.look()  # one is lost, or was in the way of the replay
+        self.look()  # one is lost, or was in the way of the replay
         return True
 
     async def _see(self) -> None:
@@ -136,7 +127,7 @@ class Replica:
                 found = await self._ask()
         except Exception as error:  # whatever it is, it is the answer
             self._ban("unreachable", describe(error))
-            self._cut()
+            send_on(self.engine)
         else:
             self._learn(found)
         finally:
@@ -154,62 +145,32 @@ class Replica:
 
     def _ban(self, trouble: str, detail: str) -> None:
         """Read from others for a while."""
+        now = monotonic()
         if trouble != self.trouble:
             logger.warning("replica %s is not used: %s", self.name, detail)
+        if not self.is_banned(now):  # else many find out at once
+            self.bans[trouble] += 1
         self.trouble = trouble
-        self._banned_until = monotonic() + BAN_SECONDS
-        self.bans[trouble] += 1
+        self._banned_until = now + BAN_SECONDS
 
     def _learn(self, found: Any) -> None:
         now = monotonic()
         self._position = replayed(found)
-        while self._goals and self.has(self._goals[0][1]):
-            self._goals.popleft()
-        behind = now - self._goals[0][0] if self._goals else 0.0
+        behind = self._lag.seconds(self._position)
         told: float | None = found.lag_seconds
         self.lag_seconds = behind if told is None else float(told)
         if not found.is_replica:
             self._ban("primary", "it is no replica")
+            leave(self.engine, self._line)
         elif self.lag_seconds > self._max_lag_seconds:
             self._ban("lag", f"it is {self.lag_seconds:.1f} s behind")
-        else:
-            if self.trouble and self.bans:
+        elif not self.is_banned(now):  # since this look has begun
+            if self._banned_until:
                 logger.info("replica %s is used again", self.name)
-            self.trouble = ""
+            self.trouble, self._banned_until = "", 0.0
             self._fresh_until = now + FRESH_SECONDS
-
-    def _cut(self) -> None:
-        """Let everybody who waits for it try elsewhere."""
-        pool: Any = self.engine.sync_engine.pool
-        for waiter in list(pool._pool._waiting):
-            give_up(waiter)
-        for loan in pool.figures.loans:
-            if (connection := loan[0]()) and connection.is_valid:
-                cut(fileno, connection.driver_connection)
 
     async def _end_look(self) -> None:
         # Not cancelled: a driver would leave the socket that it is about to open.
         if self._look:
             await asyncio.wait({self._look}, timeout=SILENT_SECONDS)
-
-
-def _create_line(settings: DatabaseSettings) -> AsyncEngine:
-    engine = create_async_engine(
-        settings.sqlalchemy_url,
-        connect_args=connect_args(settings),
-        pool_size=1,
-        max_overflow=0,
-        isolation_level="AUTOCOMMIT",
-        skip_autocommit_rollback=True,
-    )
-    prepare(engine, settings)
-    ENGINES.add(engine)
-    return engine
-
-
-def _tell_read_only(connection: Any, _: Any) -> None:
-    """A server that becomes a primary shall not be written to by a read."""
-    cursor = connection.cursor()
-    for statement in READ_ONLY:
-        cursor.execute(statement)
-    cursor.close()

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .log_position import read_written
 from .position import Position
-from .replica import SILENT_SECONDS, Replica
+from .replica import DOUBT_SECONDS, SILENT_SECONDS, Replica
 from .replica_figures import show
 from .role import IS_PRIMARY
 from .settings import DatabaseSettings
@@ -61,11 +61,12 @@ class Replicas:
                 return replica
         if ready:
             began = monotonic()
-            has_come = await ready[0].reaches(seen)
+            next_one = min(ready, key=lambda replica: replica.lag_seconds)
+            has_come = await next_one.reaches(seen)
             self.waits.append(monotonic() - began)
             if has_come:
-                self.reads[ready[0].name] += 1
-                return ready[0]
+                self.reads[next_one.name] += 1
+                return next_one
         self.fall_back("behind" if ready else "none ready")
         return None
 
@@ -88,7 +89,7 @@ class Replicas:
     async def _ask(self) -> None:
         """After a rest nobody knows how they are: wait for the first to answer."""
         looks = {look for replica in self._all if (look := replica.look())}
-        until = monotonic() + SILENT_SECONDS
+        until = monotonic() + DOUBT_SECONDS
         while looks and not self._ready():
             done, looks = await asyncio.wait(
                 looks,
