@@ -4,14 +4,13 @@ The plain containers are in test_boot.py, the logins by a token in test_login.py
 """
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url
 
-from tests.combinations import all_answers, class_of, name
+from tests.combinations import all_answers, class_of, cover, name
 from tests.rendering import Answers
 from tests.servers import DRIVERS, Server
 from tests.service import Service, conversation, wait_until
@@ -35,6 +34,18 @@ CLASSES: list[Answers] = [
     for runtime in ("container", "cloud_run", "lambda")
     if (runtime, pooler) not in {("container", "none"), ("cloud_run", "rds_proxy")}
 ]
+# With replicas each pair of answers: what they add is the same in all of them.
+ROUTED = [
+    {"driver": driver, "cloud": cloud, "runtime": runtime, "pooler": pooler}
+    | {"with_replicas": True}
+    for driver, row in DRIVERS.items()
+    for pooler in POOLERS.get(row["dialect"], ())
+    for cloud in ("self_hosted", "aws_rds", "aws_aurora")
+    for runtime in ("container", "cloud_run")
+    if runtime == "container" or cloud == "self_hosted"
+    if (cloud == "self_hosted") != (pooler == "rds_proxy" or cloud == "aws_aurora")
+]
+OF_REPLICAS = ("tests/test_replicas.py", "tests/test_sessions.py")
 
 
 def test_every_class_is_booted(template: Path) -> None:
@@ -42,13 +53,15 @@ def test_every_class_is_booted(template: Path) -> None:
         {"driver": driver, "cloud": "", "runtime": "container"} for driver in DRIVERS
     ]
     rows = all_answers(template)
+    # Those of the plain service are in test_replicas.py.
+    routed = [row | {"pooler": "none", "with_replicas": True} for row in plain[:-1]]
 
-    assert {class_of(answers) for answers in [*plain, *CLASSES]} == {
+    assert {class_of(each) for each in [*plain, *routed, *CLASSES, *ROUTED]} == {
         class_of(row) for row in rows if row.get("auth") != "token"
     }
 
 
-@pytest.mark.parametrize("answers", CLASSES, ids=name)
+@pytest.mark.parametrize("answers", [*CLASSES, *cover(ROUTED, 2)], ids=name)
 def test_class_passes_its_own_tests_answers_and_stops_cleanly(
     rendered: Callable[[Answers], Service],
     database: Callable[[str], dict[str, str]],
@@ -57,9 +70,10 @@ def test_class_passes_its_own_tests_answers_and_stops_cleanly(
 ) -> None:
     shop, server = rendered(answers), server_of(answers["driver"])
     # That of the plain service has shown that it finds a server by itself.
-    output = shop.make("test", DATABASE_URL=server.url)
-    assert re.search(r"\d+ passed", output)
-    assert "skipped" not in output
+    files = OF_REPLICAS if answers.get("with_replicas") else ("tests",)
+    done = shop.command("pytest", *files, DATABASE_URL=server.url)
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
 
     variables = database(answers["driver"])
     if answers["pooler"] in {"transaction", "rds_proxy"}:

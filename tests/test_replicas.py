@@ -16,7 +16,7 @@ from tests.clusters import Cluster, own_cluster
 from tests.processes import children
 from tests.proxy import Proxy
 from tests.rendering import Answers
-from tests.servers import DRIVERS
+from tests.servers import DRIVERS, Server
 from tests.service import ORDER, Running, Service
 
 pytestmark = pytest.mark.boot
@@ -115,6 +115,16 @@ async def pairs(url: str, number: int, *, carries_token: bool) -> Counter[int | 
         for _ in range(CLIENTS):
             group.create_task(work())
     return seen
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_own_tests_pass(
+    routed: Callable[[str], Service], server_of: Callable[[str], Server], driver: str
+) -> None:
+    done = routed(driver).command("pytest", DATABASE_URL=server_of(driver).url)
+
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
 
 
 @pytest.mark.parametrize("driver", NETWORKED)
