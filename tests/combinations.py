@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from copier._main import Worker
 from copier._types import MISSING
@@ -13,6 +13,7 @@ from copier._user_data import AnswersMap, Question
 from tests.rendering import Answers, compiled_once
 
 NUMBERS = {"database_size"}
+Row = TypeVar("Row", bound=dict[Any, Any])
 
 
 @contextmanager
@@ -98,10 +99,10 @@ def _accepted(question: Question, value: Any) -> bool:
     return True
 
 
-def cover(rows: list[Answers], strength: int) -> list[Answers]:
+def cover(rows: list[Row], strength: int) -> list[Row]:
     """Pick rows greedily until each combination of `strength` answers is in one."""
 
-    def parts(row: Answers) -> set[Any]:
+    def parts(row: Row) -> set[Any]:
         return set(itertools.combinations(sorted(row.items()), strength))
 
     missing = set().union(*map(parts, rows))

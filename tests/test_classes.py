@@ -35,7 +35,7 @@ CLASSES: list[Answers] = [
     if (runtime, pooler) not in {("container", "none"), ("cloud_run", "rds_proxy")}
 ]
 # With replicas each pair of answers: what they add is the same in all of them.
-ROUTED = [
+ROUTED: list[Answers] = [
     {"driver": driver, "cloud": cloud, "runtime": runtime, "pooler": pooler}
     | {"with_replicas": True}
     for driver, row in DRIVERS.items()
@@ -49,7 +49,7 @@ OF_REPLICAS = ("tests/test_replicas.py", "tests/test_sessions.py")
 
 
 def test_every_class_is_booted(template: Path) -> None:
-    plain = [
+    plain: list[Answers] = [
         {"driver": driver, "cloud": "", "runtime": "container"} for driver in DRIVERS
     ]
     rows = all_answers(template)

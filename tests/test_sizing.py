@@ -173,7 +173,8 @@ class Place(NamedTuple):
 
     @property
     def answers(self) -> Answers:
-        asked = {"driver": self.driver, "cloud": self.cloud, "runtime": self.runtime}
+        asked: Answers = {"driver": self.driver, "cloud": self.cloud}
+        asked |= {"runtime": self.runtime}
         if self.runtime != "lambda":
             asked |= {"with_replicas": self.with_replicas}
         return asked | {"database_size": self.size, "pooler": self.pooler}
