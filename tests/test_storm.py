@@ -41,8 +41,9 @@ def test_storm_tears_nothing_loses_nothing_and_leaves_nothing(
         "timers": [],
         "tasks": 0,
     }
-    # A session that is ending may be counted beside its successor, for a moment.
-    assert report["server"]["seconds above"] < 0.1, "more sessions than the pool"
+    # One that is ending may be counted beside its successor. With one too many there
+    # are more than half of the time.
+    assert report["server"]["above"] < 0.2, "more sessions than the pool"
     # It has been a storm.
     assert report["server"]["killed"] >= seconds
     kinds = ("read", "write", "fail", "cancelled")

@@ -125,7 +125,7 @@ class Storm:
 
     async def kill(self, until):
         """End sessions; in between, look how many there are."""
-        killed, most, longest, above_since = 0, 0, 0.0, None
+        killed, looks = 0, []
         while monotonic() < until:
             sessions = sorted(await self.server.sessions())
             self.random.shuffle(sessions)
@@ -135,13 +135,10 @@ class Storm:
                     killed += 1
             next_kill = min(until, monotonic() + KILL_SECONDS)
             while monotonic() < next_kill:
-                now, open_now = monotonic(), len(await self.server.sessions())
-                most = max(most, open_now)
-                # The server may see the start of one before the end of another.
-                above_since = (above_since or now) if open_now > POOL_SIZE else None
-                longest = max(longest, now - (above_since or now))
+                looks.append(len(await self.server.sessions()))
                 await asyncio.sleep(0.02)
-        return {"killed": killed, "most sessions": most, "seconds above": longest}
+        above = sum(look > POOL_SIZE for look in looks) / len(looks)
+        return {"killed": killed, "most sessions": max(looks), "above": above}
 
     async def compare(self):
         async with self.database.read() as session:
