@@ -27,7 +27,7 @@ from tests.test_replicas import Figures, until_ready, variables_of
 pytestmark = pytest.mark.boot
 
 NETWORKED = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
-CLIENTS, PAUSE_SECONDS, BURST, WRITE_SECONDS = 10, 0.1, 20, 0.05
+CLIENTS, PAUSE_SECONDS, BURST, WRITE_SECONDS = 10, 0.2, 20, 0.05
 MAX_LAG_SECONDS, BAN_SECONDS = 1, 2
 SLOW_SECONDS = 1
 # Until a silent replica is found out: 0.25 s to the next look, 1 s for its answer. A
@@ -66,7 +66,7 @@ class Load:
         self._thread.join()
         self._loop.close()
 
-    def go_on(self, number: int = 60) -> None:
+    def go_on(self, number: int = 40) -> None:
         """Until so many more have been answered."""
         more = len(self.answers) + number
         until(lambda: len(self.answers) >= more, "answers")
@@ -325,7 +325,7 @@ def pool_of(replica: Replica) -> str:
 
 def check_idle(running: Running, load: Load) -> None:
     """That nobody writes is no lag."""
-    load.go_on(150)
+    load.go_on(100)
     figures = Figures(running.client)
     lag = [figures[key] for key in figures if "replica_lag_seconds" in key]
     assert max(lag) < MAX_LAG_SECONDS / 2
@@ -356,9 +356,9 @@ def check(
     slow = [each for each in load.answers[first:] if each.seconds > SLOW_SECONDS]
     most = FOUND_OUT_SECONDS + CONNECT_SECONDS + ROOM_SECONDS
     assert all(each.seconds < most for each in slow), (event, slow)
-    if happen is frozen:  # each client had one request under way
+    if happen is frozen:  # each client can meet each worker before it has found out
         late = began + FOUND_OUT_SECONDS + ROOM_SECONDS
-        assert len(slow) <= CLIENTS
+        assert len(slow) <= 2 * CLIENTS
         assert not [each for each in slow if each.began > late], slow
     if reasons == {"lag"}:
         lag = found.sum("database_replica_lag_seconds", pool)
@@ -410,14 +410,14 @@ def check_all_gone(running: Running, scene: Scene) -> None:
     after = Figures(running.client)
     scene.cluster.heal()
     reads = [f.sum("database_reads_total", 'pool="primary"') for f in (before, after)]
-    assert reads[1] - reads[0] > 30
+    assert reads[1] - reads[0] > 20
     until_ready(running)
 
 
 def check_primary_gone(scene: Scene) -> None:
     scene.cluster.primary.kill()
     first = len(scene.load.answers)
-    scene.load.go_on(200)
+    scene.load.go_on(100)
     scene.cluster.heal()
     answers = scene.load.answers[first:]
     print(f"primary killed: {Counter(each.status for each in answers)}")
