@@ -305,7 +305,7 @@ def test_trouble_of_a_replica_is_no_trouble_of_a_reader(
             for event, (happen, reasons) in EVENTS.items():
                 check(running, scene, event, happen, reasons)
             check_all_gone(running, scene)
-            check_primary_gone(scene)
+            check_primary_gone(running, scene)
         assert children(running.process.pid) == workers
         assert running.stop() == 0
 
@@ -411,14 +411,20 @@ def check_all_gone(running: Running, scene: Scene) -> None:
     scene.cluster.heal()
     reads = [f.sum("database_reads_total", 'pool="primary"') for f in (before, after)]
     assert reads[1] - reads[0] > 20
-    until_ready(running)
+    until(lambda: reads_no_primary(running, scene.load), "used again by both workers")
 
 
-def check_primary_gone(scene: Scene) -> None:
+def reads_no_primary(running: Running, load: Load) -> bool:
+    before = look(running).sum("database_reads_total", 'pool="primary"')
+    load.go_on()
+    return look(running).sum("database_reads_total", 'pool="primary"') == before
+
+
+def check_primary_gone(running: Running, scene: Scene) -> None:
+    before, first = Figures(running.client), len(scene.load.answers)
     scene.cluster.primary.kill()
-    first = len(scene.load.answers)
     scene.load.go_on(100)
     scene.cluster.heal()
     answers = scene.load.answers[first:]
-    print(f"primary killed: {Counter(each.status for each in answers)}")
+    report("primary killed", answers, before, look(running), 0)
     assert {each.status for each in answers} == {200}
