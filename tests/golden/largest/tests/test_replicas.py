@@ -101,6 +101,11 @@ async def routes(app: FastAPI) -> FastAPI:
     async def write(session: sessions.Write) -> None:
         await session.execute(text("SELECT 1"))
 
+    @app.post("/nested")
+    async def write_in_parts(session: sessions.Write) -> None:
+        async with session.begin_nested():
+            await session.execute(text("SELECT 1"))
+
     @app.get("/probe")
     async def look(session: sessions.Read) -> int | None:
         return await session.scalar(select(text("1")))
@@ -123,8 +128,12 @@ async def test_write_is_answered_with_its_position(
         written = await client.post("/probe")
         client.cookies.clear()
         unread = await client.get("/probe")
+        in_parts = await client.post("/nested")
 
-    assert from_token(written.headers[HEADER])
+    position = from_token(written.headers[HEADER])
+    assert position
+    # The end of a savepoint is no commit.
+    assert from_token(in_parts.headers[HEADER]).keys() == position.keys()
     cookie = written.headers["set-cookie"]
     assert cookie.startswith(f"{COOKIE}={written.headers[HEADER]}; Max-Age=60; ")
     assert "Secure" not in cookie  # not asked for over https

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any
 
 from sqlalchemy import event
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -94,6 +94,11 @@ def _leave_standby(connection: Any, entry: ConnectionPoolEntry, _: Any) -> None:
 
     Whoever writes to it is told; a connection that was idle is asked.
     """
-    rested = monotonic() - entry.info["used_at"] > IDLE_SECONDS
-    if rested and not ask(connection, IS_PRIMARY)[0]:
+    if monotonic() - entry.info["used_at"] < IDLE_SECONDS:
+        return
+    try:
+        (is_primary,) = ask(connection, IS_PRIMARY)
+    except Exception as error:  # lost since it was validated
+        raise DisconnectionError("validation") from error
+    if not is_primary:
         raise InvalidatePoolError("moved")

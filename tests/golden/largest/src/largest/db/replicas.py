@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from contextvars import Context
 from time import monotonic
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -51,24 +52,22 @@ class Replicas:
     async def choose(self, seen: Position) -> Replica | None:
         """The next one in turn that is ready and as far as that; None: the primary."""
         self._look_soon()
-        ready = self._ready()
-        if not ready:
+        chosen = self._next(seen)
+        if not chosen and not self._ready():
             await self._ask()
-            ready = self._ready()
-        for replica in ready:
-            if replica.has(seen):
-                self.reads[replica.name] += 1
-                return replica
+            chosen = self._next(seen)
+        ready = [] if chosen else self._ready()
         if ready:
             began = monotonic()
-            next_one = min(ready, key=lambda replica: replica.lag_seconds)
-            has_come = await next_one.reaches(seen)
+            foremost = min(ready, key=lambda replica: replica.lag_seconds)
+            if await foremost.reaches(seen):
+                chosen = foremost
             self.waits.append(monotonic() - began)
-            if has_come:
-                self.reads[next_one.name] += 1
-                return next_one
-        self.fall_back("behind" if ready else "none ready")
-        return None
+        if chosen:
+            self.reads[chosen.name] += 1
+        else:
+            self.fall_back("behind" if ready else "none ready")
+        return chosen
 
     def fall_back(self, reason: str) -> None:
         self.reads["primary"] += 1
@@ -79,12 +78,19 @@ class Replicas:
         for replica in self._all:
             replica.expect(position)
 
+    def _next(self, seen: Position) -> Replica | None:
+        # On the way of every read: 3 % of it are 10 us.
+        now = monotonic()
+        for _ in self._all:
+            self._turn = (self._turn + 1) % len(self._all)
+            replica = self._all[self._turn]
+            if replica.is_ready(now) and (not seen or replica.has(seen)):
+                return replica
+        return None
+
     def _ready(self) -> list[Replica]:
         now = monotonic()
-        self._turn += 1
-        first = self._turn % len(self._all)
-        turns = self._all[first:] + self._all[:first]
-        return [replica for replica in turns if replica.is_ready(now)]
+        return [replica for replica in self._all if replica.is_ready(now)]
 
     async def _ask(self) -> None:
         """After a rest nobody knows how they are: wait for the first to answer."""
@@ -113,7 +119,7 @@ class Replicas:
         for replica in self._all:
             replica.look()
         if not self._sample and now - self._sampled_at > SAMPLE_SECONDS:
-            self._sample = asyncio.create_task(self._see_primary())
+            self._sample = asyncio.create_task(self._see_primary(), context=Context())
         show(self)
         in_use = any(replica.is_in_use() for replica in self._all)
         loop = asyncio.get_running_loop()

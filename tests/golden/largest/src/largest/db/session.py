@@ -64,8 +64,9 @@ class Database(primary_session.Database):
 
     def _remember(self, session: Session) -> None:
         connection: Connection | None = session.info.get("connection")
-        if connection is not None and not connection.closed:
-            self._see(connection)
+        if connection is None or connection.closed or connection.in_transaction():
+            return  # nothing was executed, or it was the end of a savepoint
+        self._see(connection)
 
     def _see(self, connection: Connection) -> None:
         """Where the log is after a commit, so that the client's next read is there."""
