@@ -163,8 +163,8 @@ PROTECTIONS = (
     Protection(
         "killed a moment ago",
         "db/session.py",
-        "if not error.connection_invalidated or",
-        "if True or",
+        "return lost and",
+        "return False and",
     ),
     Protection(
         "killed while idle", "db/watch.py", "connection.run_async(self._ping)", "pass"
@@ -178,12 +178,12 @@ PROTECTIONS = (
     Protection(
         "statement timer",
         "db/session.py",
-        "or monotonic() - started > REPEAT_SECONDS",
+        "and seconds < REPEAT_SECONDS",
         "",
     ),
     Protection(
         "own error",
-        "db/session.py",
+        "db/transaction.py",
         "except DBAPIError as error:\n        logger",
         "except KeyError as error:\n        logger",
     ),

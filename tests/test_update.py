@@ -340,6 +340,7 @@ def test_second_update_does_nothing(next_template: Path, tmp_path: Path) -> None
     [
         {"max_connections": 500, "workers_per_instance": 4},
         {"runtime": "cloud_run", "pooler": "transaction"},
+        {"with_replicas": True},
         {"cloud": "aws_rds", "runtime": "lambda", "auth": "token", "max_instances": 2},
     ],
     ids=str,

@@ -18,7 +18,7 @@ HOSTS = re.compile(r"([^:]+://(?:[^@]*@)?)([^/?]*)(.*)")
 
 
 class DatabaseSettings(PrimarySettings):
-    # Commas in between. Each is one replica, or one endpoint for several.
+    # Commas in between, one for each; the README says what an endpoint may be.
     database_replica_urls: SecretStr | None = None
     # Whoever is further behind is not read from for a while.
     database_replica_max_lag_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 5
