@@ -356,7 +356,7 @@ def show_replicas(found: Numbers) -> None:
             ("CPU us of a read", "primary", "replica", "ratio", "target"),
             (
                 *("asyncpg", f"{alone:.0f}", f"{replica:.0f}"),
-                *(f"{replica / alone:.2f}x", f"at most {ROUTING_TARGET}x"),
+                *(f"{replica / alone:.2f}x", f"up to {ROUTING_TARGET}x"),
             ),
             ("ms until a write is seen", "", f"{found['wait']:.1f}", "", "below 5"),
         ]
