@@ -4,7 +4,6 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 # The tests start Python a thousand times: it shall not compile all libraries each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Three for two processors: half of the time the tests wait for their services.
 .PHONY: help demo test quick lint format golden bench lock release servers
 
 help: ## List the commands
@@ -13,6 +12,7 @@ help: ## List the commands
 demo: .venv/ready servers ## Render the defaults, start the service, create and read an order
 	@python -m tests.demo
 
+# Three at a time on two processors: half of the time they wait for their services.
 test: .venv/ready servers lint ## Everything: each rendering, each class booted, each update
 	pytest --numprocesses 3 --dist worksteal
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python benchmarks/ben
 
 from tests import rendering
 from tests.clusters import own_cluster
-from tests.servers import binaries, launcher
+from tests.servers import NETWORKED, binaries, launcher
 from tests.service import free_port
 
 HERE = Path(__file__).parent
@@ -60,7 +60,6 @@ OURS = (
     Contender("stock", "(d) on the stock pool", "rivals:stock"),
 )
 CONTENDERS = (LIMIT, ARTICLES, *OURS)
-NETWORKED = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
 
 Numbers = dict[str, float]
 Results = dict[tuple[int, Contender], Numbers]

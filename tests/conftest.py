@@ -148,6 +148,12 @@ def service(rendered: Callable[[Answers], Service]) -> Callable[[str], Service]:
     return lambda driver: rendered({"driver": driver})
 
 
+@pytest.fixture(scope="session")
+def routed(rendered: Callable[[Answers], Service]) -> Callable[[str], Service]:
+    """The service on a driver, with replicas."""
+    return lambda driver: rendered({"driver": driver, "with_replicas": True})
+
+
 @pytest.fixture
 def database(
     server_of: Callable[[str], Server], tmp_path: Path

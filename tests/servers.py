@@ -29,6 +29,8 @@ from tests.service import free_port
 DRIVERS: dict[str, dict[str, str]] = yaml.safe_load(
     (ROOT / "hooks" / "drivers.yml").read_text()
 )["drivers"]["default"]
+# Those that speak to a server.
+NETWORKED = tuple(name for name, row in DRIVERS.items() if row["dialect"] != "sqlite")
 PRODUCTS = {"mysql": "MariaDB", "postgresql": "PostgreSQL"}
 
 

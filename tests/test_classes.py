@@ -43,7 +43,7 @@ ROUTED: list[Answers] = [
     for cloud in ("self_hosted", "aws_rds", "aws_aurora")
     for runtime in ("container", "cloud_run")
     if runtime == "container" or cloud == "self_hosted"
-    if (cloud == "self_hosted") != (pooler == "rds_proxy" or cloud == "aws_aurora")
+    if cloud == "aws_aurora" or (cloud == "aws_rds") == (pooler == "rds_proxy")
 ]
 OF_REPLICAS = ("tests/test_replicas.py", "tests/test_sessions.py")
 

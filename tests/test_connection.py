@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 from tests import servers
+from tests.rendering import Answers
 from tests.servers import Server
 from tests.service import PROGRAMS, Service
 
@@ -80,11 +81,14 @@ def test_idle_connections_are_kept_alive(
     assert done.stdout == "1 60 10 3 10000\n", done.stderr
 
 
+@pytest.mark.parametrize("more", [{}, {"with_replicas": True}], ids=str)
 def test_misuse_of_a_read_session_does_not_type_check(
-    service: Callable[[str], Service],
+    rendered: Callable[[Answers], Service], more: Answers
 ) -> None:
     program = PROGRAMS / "misuse.py"
-    done = service("asyncpg").command("mypy", "--strict", str(program))
+    done = rendered({"driver": "asyncpg"} | more).command(
+        "mypy", "--strict", str(program)
+    )
 
     lines = enumerate(program.read_text().splitlines(), 1)
     wrong = {number for number, line in lines if line.endswith("# wrong")}

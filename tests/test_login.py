@@ -13,12 +13,11 @@ from sqlalchemy import make_url
 
 from tests.metadata import TOKEN, metadata
 from tests.rendering import ROOT, Answers, environment
-from tests.servers import DRIVERS, Server
+from tests.servers import DRIVERS, NETWORKED, Server
 from tests.service import PROGRAMS, Service, conversation
 
 pytestmark = pytest.mark.boot
 
-NETWORKED = [name for name in DRIVERS if name != "aiosqlite"]
 REFUSED = {
     "postgresql": 'password authentication failed for user "bearer"',
     "mysql": "Access denied for user 'bearer'",

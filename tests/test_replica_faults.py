@@ -19,14 +19,12 @@ from sqlalchemy import make_url
 
 from tests.clusters import Cluster, MariaDBReplica, PostgreSQLReplica, Replica, until
 from tests.processes import children
-from tests.rendering import Answers
-from tests.servers import DRIVERS
+from tests.servers import DRIVERS, NETWORKED
 from tests.service import ORDER, Running, Service
 from tests.test_replicas import Figures, until_ready, variables_of
 
 pytestmark = pytest.mark.boot
 
-NETWORKED = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
 CLIENTS, PAUSE_SECONDS, BURST, WRITE_SECONDS = 10, 0.2, 20, 0.05
 MAX_LAG_SECONDS, BAN_SECONDS = 1, 2
 SLOW_SECONDS = 1
@@ -276,12 +274,12 @@ EVENTS: dict[str, tuple[Event, set[str]]] = {
 
 @pytest.mark.parametrize("driver", NETWORKED)
 def test_trouble_of_a_replica_is_no_trouble_of_a_reader(
-    rendered: Callable[[Answers], Service],
+    routed: Callable[[str], Service],
     cluster_of: Callable[[str], Cluster],
     tmp_path: Path,
     driver: str,
 ) -> None:
-    shop = rendered({"driver": driver, "with_replicas": True})
+    shop = routed(driver)
     cluster = cluster_of(DRIVERS[driver]["dialect"])
     name = f"db_{tmp_path.name.lower()}"
     variables = variables_of(cluster, name) | {

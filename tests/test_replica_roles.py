@@ -29,11 +29,6 @@ BAN_SECONDS = 2
 REFUSED = {"postgresql": "25006", "mysql": 1792}
 
 
-@pytest.fixture
-def service(rendered: Callable[[Answers], Service]) -> Callable[[str], Service]:
-    return lambda driver: rendered({"driver": driver, "with_replicas": True})
-
-
 @contextmanager
 def writer_to_be(shop: Service, **variables: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
@@ -51,7 +46,7 @@ def writer_to_be(shop: Service, **variables: str) -> Iterator[subprocess.Popen[s
 
 @pytest.mark.parametrize("dialect", CLUSTERS)
 def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
-    service: Callable[[str], Service], tmp_path: Path, dialect: str
+    routed: Callable[[str], Service], tmp_path: Path, dialect: str
 ) -> None:
     """By a session of any driver; a service uses its endpoint again when it leads to
     another replica.
@@ -65,7 +60,7 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
         endpoint = stack.enter_context(Proxy("127.0.0.1", port))
         writers: list[subprocess.Popen[str]] = []
         for driver in drivers:
-            shop = service(driver)
+            shop = routed(driver)
             primary, urls = cluster.database(driver)
             through = make_url(urls[0]).set(port=endpoint.port)
             variables = {
@@ -157,11 +152,11 @@ def test_behind_a_pooler_nothing_is_set_in_a_session_of_a_replica(
 
 @pytest.mark.parametrize("driver", ["asyncpg", "aiomysql"])
 def test_doctor_names_role_and_lag_of_each_replica(
-    service: Callable[[str], Service],
+    routed: Callable[[str], Service],
     cluster_of: Callable[[str], Cluster],
     driver: str,
 ) -> None:
-    shop, cluster = service(driver), cluster_of(DRIVERS[driver]["dialect"])
+    shop, cluster = routed(driver), cluster_of(DRIVERS[driver]["dialect"])
     primary, urls = cluster.database(f"doctor_{driver}")
     replica, port = cluster.replicas[0], make_url(urls[0]).port
     variables = {"DATABASE_URL": primary, "DATABASE_REPLICA_URLS": ",".join(urls)}
@@ -190,14 +185,3 @@ def test_doctor_names_role_and_lag_of_each_replica(
     assert "is a primary, and not read from" in wrong["replicas"][1]
     assert none["replicas"][0] == "ok"
     assert {report.code for report in (well, behind, gone, wrong, none)} == {0}
-
-
-def test_misuse_of_a_read_session_does_not_type_check_with_replicas(
-    service: Callable[[str], Service],
-) -> None:
-    program = PROGRAMS / "misuse.py"
-    done = service("asyncpg").command("mypy", "--strict", str(program))
-
-    lines = enumerate(program.read_text().splitlines(), 1)
-    wrong = {number for number, line in lines if line.endswith("# wrong")}
-    assert {int(n) for n in re.findall(r":(\d+): error", done.stdout)} == wrong

@@ -9,13 +9,12 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.clusters import Cluster, Node
-from tests.rendering import ROOT, Answers
-from tests.servers import DRIVERS
+from tests.rendering import ROOT
+from tests.servers import DRIVERS, NETWORKED
 from tests.service import Service
 
 pytestmark = pytest.mark.boot
 
-NETWORKED = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
 VARIABLES = {
     "PYTHONPATH": str(ROOT),
     "DATABASE_POOL_SIZE": "4",
@@ -89,7 +88,7 @@ def right(driver: str) -> dict[str, Any]:
 
 @pytest.fixture
 def run(
-    rendered: Callable[[Answers], Service],
+    routed: Callable[[str], Service],
     cluster_of: Callable[[str], Cluster],
     tmp_path: Path,
 ) -> Callable[..., Any]:
@@ -107,7 +106,7 @@ def run(
             "DATABASE_URL": plain(cluster.primary),
             "DATABASE_REPLICA_URLS": ",".join(map(plain, cluster.replicas)),
         }
-        shop = rendered({"driver": driver, "with_replicas": True})
+        shop = routed(driver)
         done = shop.program("routing", *scenarios, **VARIABLES | urls | variables)
         print(done.stderr)
         return done.stderr if done.returncode else json.loads(done.stdout)
@@ -214,14 +213,14 @@ CASES = [
 
 @pytest.mark.parametrize(("protection", "driver"), CASES)
 def test_scenario_can_fail(
-    rendered: Callable[[Answers], Service],
+    routed: Callable[[str], Service],
     run: Callable[..., Any],
     tmp_path: Path,
     protection: Protection,
     driver: str,
 ) -> None:
     scenario, *change, _ = protection
-    shop = rendered({"driver": driver, "with_replicas": True})
+    shop = routed(driver)
     source = shop.changed(tmp_path / "src", *change)
     result = run(driver, scenario, PYTHONPATH=f"{source}:{ROOT}")
 

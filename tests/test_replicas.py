@@ -15,24 +15,18 @@ from sqlalchemy import make_url
 from tests.clusters import Cluster, own_cluster
 from tests.processes import children
 from tests.proxy import Proxy
-from tests.rendering import Answers
-from tests.servers import DRIVERS, Server
-from tests.service import ORDER, Running, Service
+from tests.servers import DRIVERS, NETWORKED, Server
+from tests.service import ORDER, Running, Service, wait_until
 
 pytestmark = pytest.mark.boot
 
-NETWORKED = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
 HEADER = "X-Read-After"
 CLIENTS, PAIRS = 20, 2000
 # Less than a read waits for a replica (200 ms), and more than it takes to answer.
 DELAY_MILLISECONDS = 40
 HEALING_SECONDS = 10
-
-
-@pytest.fixture(scope="session")
-def routed(rendered: Callable[[Answers], Service]) -> Callable[[str], Service]:
-    """The service on a driver, with replicas."""
-    return lambda driver: rendered({"driver": driver, "with_replicas": True})
+# Whoever has rested for a second is asked who it is.
+REST_SECONDS = 1.2
 
 
 def variables_of(cluster: Cluster, name: str) -> dict[str, str]:
@@ -143,7 +137,7 @@ def test_what_was_written_is_read_from_replicas_that_are_late(
         url = str(running.client.base_url)
         before = reads(running.client)
         seen = asyncio.run(pairs(url, PAIRS, carries_token=True))
-        time.sleep(0.3)
+        wait_until(lambda: sum(reads(running.client)) >= sum(before) + PAIRS)
         figures = Figures(running.client)
         primary, elsewhere = (
             now - then for now, then in zip(reads(running.client), before, strict=True)
@@ -301,3 +295,67 @@ def test_pool_gives_up_a_server_that_only_reads(
         "urn:problem:unavailable",
     )
     assert statuses == ([201] * 5 if leaves else [503] * 5)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("driver", ["asyncpg", "asyncmy"])
+def test_reads_leave_a_primary_that_has_become_a_replica(
+    routed: Callable[[str], Service],
+    way: Callable[[str], tuple[Cluster, dict[str, str]]],
+    tmp_path: Path,
+    driver: str,
+    leaves: bool,  # noqa: FBT001
+) -> None:
+    """It lives on and answers; nobody writes to it, who would be told."""
+    shop, (cluster, variables) = routed(driver), way(driver)
+    shop.make("migrate", **variables)
+    (replica, *_), primary = cluster.replicas, cluster.primary
+    replica.catch_up()
+    replica.pause()  # what it has is old from now on
+    url = make_url(variables["DATABASE_URL"])
+    changes = {"WEB_CONCURRENCY": "1"}
+    if not leaves:
+        line = "if not is_primary:\n        raise InvalidatePoolError"
+        changes["PYTHONPATH"] = shop.changed(
+            *(tmp_path / "src", "db/engine.py"),
+            *(line, "if False:\n        raise InvalidatePoolError"),
+        )
+    with Proxy("127.0.0.1", replica.daemon.port) as name:
+        through = url.set(port=name.port).render_as_string(hide_password=False)
+        with (
+            shop.running(DATABASE_URL=variables["DATABASE_URL"]) as writing,
+            shop.running(DATABASE_URL=through, **changes) as reading,
+        ):
+            assert reading.client.get("/orders").json()["items"] == []
+            name.lead_to("127.0.0.1", primary.daemon.port)
+            assert writing.client.post("/orders", json=ORDER).status_code == 201
+            time.sleep(REST_SECONDS)
+            found = reading.client.get("/orders").json()["items"]
+
+    assert len(found) == (1 if leaves else 0)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_host_that_is_a_replica_is_passed_by(
+    routed: Callable[[str], Service],
+    way: Callable[[str], tuple[Cluster, dict[str, str]]],
+    tmp_path: Path,
+    driver: str,
+    looks: bool,  # noqa: FBT001
+) -> None:
+    shop, (cluster, variables) = routed(driver), way(driver)
+    shop.make("migrate", **variables)
+    cluster.replicas[0].catch_up()
+    replica = variables["DATABASE_REPLICA_URLS"].split(",")[0]
+    changes = {}
+    if not looks:
+        line = "                if is_primary:\n"
+        changes["PYTHONPATH"] = shop.changed(
+            *(tmp_path / "src", "db/engine.py"), *(line, "                if True:\n")
+        )
+    hosts = several_hosts([replica, variables["DATABASE_URL"]])
+    with shop.running(DATABASE_URL=hosts, WEB_CONCURRENCY="1", **changes) as running:
+        status = running.client.post("/orders", json=ORDER).status_code
+
+    assert status == (201 if looks else 503)

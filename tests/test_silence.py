@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 
 from tests.processes import Process, children
 from tests.proxy import Proxy
-from tests.servers import DRIVERS, SERVERS, Server
+from tests.servers import DRIVERS, NETWORKED, SERVERS, Server
 from tests.service import PROGRAMS, Service
 
 pytestmark = pytest.mark.boot
@@ -33,7 +33,6 @@ ANSWERS_503 = {f"503 {fault}" for fault in CANNOT_SERVE}
 
 Use = tuple[float, str]  # seconds that it took, and how it ended
 
-NETWORKED = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
 # Where a server has written its process id, by dialect.
 PID_FILES = {
     "postgresql": "SELECT setting || '/postmaster.pid' AS path FROM pg_settings"

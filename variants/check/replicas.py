@@ -11,7 +11,8 @@ from . import primary_check
 from .engine import create_unpooled_engine
 from .faults import describe
 from .findings import Finding
-from .log_position import LOOK, read_written, replayed
+from .log_position import read_written, replayed
+from .look import LOOK
 from .position import NOWHERE, Position, includes
 from .primary_check import budget
 from .remote import open_looking

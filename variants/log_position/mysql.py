@@ -9,10 +9,6 @@ from .position import NOWHERE, Position
 
 # MariaDB executes what is in /*M! */, MySQL what is in /*!80000 */.
 WRITTEN = "SELECT /*M! @@GLOBAL.gtid_binlog_pos */ /*!80000 @@GLOBAL.gtid_executed */"
-LOOK = """
-SELECT @@read_only OR @@innodb_read_only AS is_replica, NULL AS lag_seconds,
-    /*M! @@GLOBAL.gtid_slave_pos */ /*!80000 @@GLOBAL.gtid_executed */ AS position
-"""
 # domain-server-number of MariaDB, server:1-number of MySQL. What is behind a gap there
 # has been executed too early to count on.
 GTID = re.compile(r"(?:(\d+)-\d+-|([0-9a-f-]{36}):(?:1-)?)(\d+)")

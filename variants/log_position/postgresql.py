@@ -10,10 +10,6 @@ SELECT (CASE current_setting('synchronous_commit')
     WHEN 'off' THEN pg_current_wal_insert_lsn() ELSE pg_current_wal_flush_lsn() END
     - '0/0')::bigint
 """
-LOOK = """
-SELECT pg_is_in_recovery() AS is_replica, NULL AS lag_seconds,
-    (pg_last_wal_replay_lsn() - '0/0')::bigint AS position
-"""
 # A read waits so long for a replica that has not come as far as its client has seen.
 WAIT_SECONDS = 0.2
 

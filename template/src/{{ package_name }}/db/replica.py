@@ -13,7 +13,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from .deadline import acquire_until, seconds_left
 from .faults import Fault, classify, describe
-from .log_position import LOOK, WAIT_SECONDS, replayed
+from .log_position import WAIT_SECONDS, replayed
+from .look import LOOK
 from .position import NOWHERE, Position, includes
 from .primary_session import closing
 from .replica_engines import create_engines, leave, send_on

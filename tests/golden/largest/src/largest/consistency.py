@@ -1,6 +1,6 @@
 """Whoever has written sees it in the next read: the position of the commit goes along.
 
-It is not signed: whoever makes one up waits for nothing, and reads from the primary.
+It is not signed: whoever makes one up waits 0.2 s at most, and reads from the primary.
 """
 
 from fastapi.requests import HTTPConnection

@@ -7,12 +7,6 @@ from sqlalchemy import Connection, Engine, Row
 
 from .position import Position
 
-LOOK = """
-SELECT pg_is_in_recovery() AS is_replica, (
-        SELECT replica_lag_in_msec / 1000 FROM aurora_replica_status()
-        WHERE server_id = aurora_db_instance_identifier()
-    ) AS lag_seconds
-"""
 # Whoever has written reads from the primary for so long, and for as long as a reader is
 # behind. Usually that is less than 0.1 s.
 STICK_SECONDS = 2

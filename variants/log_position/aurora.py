@@ -7,12 +7,6 @@ from sqlalchemy import Connection, Engine, Row
 
 from .position import Position
 
-LOOK = """
-SELECT @@innodb_read_only AS is_replica, (
-        SELECT replica_lag_in_milliseconds / 1000
-        FROM information_schema.replica_host_status WHERE server_id = @@aurora_server_id
-    ) AS lag_seconds
-"""
 # Whoever has written reads from the primary for so long, and for as long as a reader is
 # behind. Usually that is less than 0.1 s.
 STICK_SECONDS = 2
