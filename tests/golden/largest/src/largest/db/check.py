@@ -14,7 +14,6 @@ from .findings import Finding
 from .log_position import read_written, replayed
 from .look import LOOK
 from .position import NOWHERE, Position, includes
-from .primary_check import budget
 from .remote import open_looking
 from .settings import DatabaseSettings
 
@@ -60,5 +59,5 @@ async def _replica(settings: DatabaseSettings, written: Position) -> Finding:
 
 
 # As open_database(), and what DATABASE_BUDGET_CHECK asks for.
-open_checked = partial(open_looking, look=budget)
+open_checked = partial(open_looking, look=primary_check.budget)
 LOOKS = {**primary_check.LOOKS, "replicas": replicas}
