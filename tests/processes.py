@@ -43,13 +43,20 @@ class Daemon:
     """A server that has its port for good, however often it is killed and started."""
 
     def __init__(
-        self, command: list[str], folder: Path, *, user: str, last_signal: int
+        self,
+        command: list[str],
+        folder: Path,
+        *,
+        user: str | None = None,
+        last_signal: int = signal.SIGKILL,
+        port_option: tuple[str, ...] = ("--port={}",),
     ) -> None:
         self.command, self.folder = command, folder
         self.log = folder.with_name(f"{folder.name}.log")
         # Servers refuse to run as root: become the user of Debian's package.
         self.user = user if os.geteuid() == 0 else None
         self._last_signal = last_signal
+        self._port_option = port_option
         self.process: subprocess.Popen[bytes] | None = None
         self._frozen: Process | None = None
         # Bound and never listening, it keeps the port from others while the server is
@@ -98,9 +105,10 @@ class Daemon:
             raise RuntimeError(f"{command[0]} failed:\n{done.stdout}")
 
     def launch(self) -> None:
+        port = [part.format(self.port) for part in self._port_option]
         with self.log.open("a") as output:
             self.process = subprocess.Popen(
-                [*self.command, f"--port={self.port}"],
+                [*self.command, *port],
                 user=self.user,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import os
 import pwd
+import shutil
 import socket
 import subprocess
 import time
@@ -15,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import asyncpg
 import pymysql
@@ -23,6 +24,7 @@ import trustme
 import yaml
 from sqlalchemy import make_url
 
+from tests.processes import Daemon
 from tests.rendering import ROOT
 from tests.service import free_port
 
@@ -287,6 +289,57 @@ def running_pgbouncer(home: Path, file: Path, port: int, log: Path) -> Iterator[
     finally:
         process.kill()  # SIGTERM has another meaning in each generation
         process.wait()
+
+
+class Redis(Daemon):
+    """A broker that can be killed and come back, with nothing of what it had."""
+
+    PORT = "--port"
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        if not shutil.which("redis-server"):
+            raise RuntimeError("Redis is missing: `make servers` installs it.")
+        command = ["redis-server", "--bind", "127.0.0.1", "--save", "", *options]
+        super().__init__(command, folder, port_option=(self.PORT, "{}"))
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        self.launch()
+        while True:
+            with suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return
+            assert self.is_running, self.log.read_text()
+            time.sleep(0.01)
+
+    def ask(self, command: str) -> str:
+        """Answer as its protocol has it: `:1`, `+OK`."""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.recv(100_000).decode().strip()
+
+
+class EncryptedRedis(Redis):
+    """A broker with TLS, whose certificate is for `localhost` alone."""
+
+    PORT = "--tls-port"
+
+    def __init__(self, folder: Path) -> None:
+        files = ("--tls-cert-file", "server.pem", "--tls-key-file", "server.key")
+        super().__init__(folder, "--port", "0", "--tls-auth-clients", "no", *files)
+        self.ca = folder / "ca.pem"
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        certify(self.folder, pwd.getpwuid(os.geteuid()).pw_name)
+        return self
+
+    @property
+    def url(self) -> str:
+        return f"rediss://localhost:{self.port}/0"
 
 
 # By dialect; what a driver speaks is in DRIVERS.

@@ -14,6 +14,7 @@ if [ -z "$missing" ]; then
     # The whole of mariadb-server would start one, now and with the machine.
     has mariadbd || has mysqld ||
         missing="$missing mariadb-server-core mariadb-client-core"
+    has redis-server || missing="$missing redis-server"
 fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! has apt-get; then
@@ -21,9 +22,11 @@ if [ "$(id -u)" != 0 ] || ! has apt-get; then
     exit 1
 fi
 echo "Installing $missing"
-# The tests start servers of their own: the package shall not start one as well.
-mkdir -p /etc/postgresql-common/createcluster.d
+# The tests start servers of their own: the packages shall not start one as well.
+mkdir -p /etc/postgresql-common/createcluster.d /etc/systemd/system
 echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/no-main.conf
+has redis-server || ln -sf /dev/null /etc/systemd/system/redis-server.service
+export RUNLEVEL=1
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # shellcheck disable=SC2086

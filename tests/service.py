@@ -24,8 +24,9 @@ ORDER = {
 
 
 @dataclass(frozen=True)
-class Running:
-    client: httpx.Client
+class Program:
+    """A process of the service, and what it says."""
+
     process: subprocess.Popen[str]
     log: Path
 
@@ -35,6 +36,11 @@ class Running:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=30)
+
+
+@dataclass(frozen=True)
+class Running(Program):
+    client: httpx.Client
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Service:
                 text=True,
             )
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            running = Running(client, process, log)
+            running = Running(process, log, client)
             try:
                 if ready:
                     wait_for(running, ready)
@@ -120,6 +126,30 @@ class Service:
             finally:
                 process.terminate()
                 process.wait(timeout=60)
+
+    @contextmanager
+    def working(
+        self, *options: str, command: str = "worker", **variables: str
+    ) -> Iterator[Program]:
+        """Start a worker of it, or its clock: `beat`."""
+        log = self.folder / f"{command}-{free_port()}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                ["python", "-m", f"{self.package}.work", command, *options],
+                cwd=self.folder,
+                env=self._environment(**{"CELERY_METRICS_PORT": "0"} | variables),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                text=True,
+            )
+        worker = Program(process, log)
+        try:
+            worker.wait_for_log("ready." if command == "worker" else "beat: Starting")
+            yield worker
+        finally:
+            process.kill()  # who wants a polite end calls stop()
+            process.wait()
 
     def _environment(self, **variables: str) -> dict[str, str]:
         inherited = environment(**variables)
