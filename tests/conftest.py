@@ -12,6 +12,7 @@ import plumbum
 import pytest
 
 from tests import rendering
+from tests.bytecode import share
 from tests.clusters import Cluster, own_cluster
 from tests.combinations import name
 from tests.rendering import Answers
@@ -127,7 +128,15 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 
 @pytest.fixture(scope="session")
-def rendered(template: Path, once: Once) -> Callable[[Answers], Service]:
+def compiled(once: Once) -> Path:
+    """What the libraries of one service are for the next one."""
+    return once("compiled", Path.mkdir)
+
+
+@pytest.fixture(scope="session")
+def rendered(
+    template: Path, once: Once, compiled: Path
+) -> Callable[[Answers], Service]:
     """The service of these answers, with its environment; linted in test_render.py.
 
     Whoever changes a file of it works on a copy.
@@ -135,7 +144,9 @@ def rendered(template: Path, once: Once) -> Callable[[Answers], Service]:
 
     def make(answers: Answers) -> Service:
         def fill(folder: Path) -> None:
-            copy(template, folder / "shop", answers).install()
+            shop = copy(template, folder / "shop", answers)
+            shop.install()
+            share(shop.folder / ".venv", compiled)
 
         return Service(once(f"services/{name(answers)}", fill) / "shop")
 
