@@ -6,7 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .dialect import CONNECTION_LIMIT
 from .findings import Finding
-from .remote import fleet, open_looking, shares_sessions
+from .fleet import fleet
+from .remote import open_looking, shares_sessions
 from .settings import DatabaseSettings
 
 

@@ -1,0 +1,14 @@
+"""What all processes may open together, by the numbers that are in force."""
+
+import os
+
+from .budget import FLEET_PROCESSES, WORKERS
+from .settings import DatabaseSettings
+
+
+def fleet(settings: DatabaseSettings) -> tuple[int, str]:
+    workers = int(os.environ.get("WEB_CONCURRENCY", WORKERS))
+    processes = FLEET_PROCESSES // WORKERS * workers
+    each = settings.connections
+    total = processes * each
+    return total, f"{processes} processes at the peak of a rollout x {each} = {total}"
