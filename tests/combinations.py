@@ -115,8 +115,20 @@ def cover(rows: list[Row], strength: int) -> list[Row]:
 
 
 def name(answers: Answers) -> str:
-    """A short name for test ids and folders."""
-    return "-".join(str(value).replace("_", "") for value in answers.values())
+    """A short name for test ids and folders: a yes is told by its question."""
+    words = (
+        question if answer is True else answer
+        for question, answer in answers.items()
+        if answer is not False
+    )
+    return "-".join(str(word).replace("_", "") for word in words)
+
+
+def tasks_of(answers: Answers) -> tuple[Any, ...]:
+    """What decides about the source of tasks, whatever the class of the rest."""
+    engine = answers.get("celery_engine")
+    replicas = bool(engine and answers.get("with_replicas"))
+    return engine, replicas, answers["driver"] != "aiosqlite"
 
 
 def class_of(answers: Answers) -> tuple[Any, ...]:

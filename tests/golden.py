@@ -18,6 +18,7 @@ RENDERINGS: dict[str, Answers] = {
         "runtime": "kubernetes",
         "pooler": "transaction",
         "with_replicas": True,
+        "with_celery": True,
     },
 }
 

@@ -61,6 +61,28 @@ def test_pod_is_given_the_time_that_it_takes_to_stop(
     assert pause + int(drain) < pod["terminationGracePeriodSeconds"] == 45
 
 
+def test_worker_is_given_the_time_that_it_takes_to_stop(
+    template: Path, tmp_path: Path
+) -> None:
+    answers = {"runtime": "kubernetes", "with_celery": True, "celery_instances": 3}
+    project = render(template, tmp_path / "shop", answers)
+    documents = yaml.safe_load_all((project / "deploy/kubernetes.yaml").read_text())
+    deployments = {
+        document["metadata"]["name"]: document["spec"]
+        for document in documents
+        if document["kind"] == "Deployment"
+    }
+
+    assert deployments.keys() == {"shop", "shop-worker", "shop-beat"}
+    assert deployments["shop-worker"]["replicas"] == 3
+    assert deployments["shop-beat"]["replicas"] == 1
+    settings = (project / "src" / "shop" / "worker_settings.py").read_text()
+    (drain,) = re.findall(r"celery_shutdown_seconds: .*default=(\d+)", settings)
+    (rollback,) = re.findall(r"^ROLLBACK_SECONDS = (\d+)$", settings, re.MULTILINE)
+    pod = deployments["shop-worker"]["template"]["spec"]
+    assert int(drain) + int(rollback) < pod["terminationGracePeriodSeconds"] == 45
+
+
 def test_single_pod_may_be_all_there_is(template: Path, tmp_path: Path) -> None:
     answers = {"runtime": "kubernetes", "max_instances": 1}
     kinds = described(template, tmp_path, "kubernetes.yaml", answers)

@@ -291,10 +291,10 @@ PROTECTIONS = {
         "test_migrations.py::test_models_and_migrations_agree",
     ),
     "conditional payment": Protection(
-        "orders.py",
+        "payments.py",
         ".where(Order.id == order_id, Order.status == OrderStatus.NEW)",
         ".where(Order.id == order_id)",
-        "test_orders.py::test_of_two_payments_at_once_one_is_409",
+        "test_payments.py::test_of_two_payments_at_once_one_is_409",
     ),
 }
 CASES = [

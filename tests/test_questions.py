@@ -20,6 +20,7 @@ PACKAGE = "Use at most 30 lower-case letters, digits and underscores, a letter f
 TEXT = "Use one line of 1 to 100 characters, without quotation marks"
 SQLITE: Answers = {"driver": "aiosqlite"}
 MYSQL: Answers = {"driver": "asyncmy"}
+CELERY: Answers = {"with_celery": True}
 AURORA: Answers = {"cloud": "aws_aurora"}
 AZURE: Answers = {"cloud": "azure"}
 
@@ -112,6 +113,23 @@ REFUSED: list[tuple[Answers, str]] = [
     (
         {"max_connections": 8, "pooler": "transaction"},
         "but of max_connections 8 only 0 are left for them: use fewer instances",
+    ),
+    (SQLITE | {"with_celery": True}, "SQLite is a file on one machine: leave it out."),
+    ({"runtime": "lambda", "with_celery": True}, "A worker runs all the time, and not"),
+    (
+        {"runtime": "cloud_run", "with_celery": True},
+        "answer no, or choose another runt",
+    ),
+    ({"celery_engine": "per_task"}, "There is no Celery: leave it out."),
+    ({"celery_instances": 1}, "There is no Celery: leave it out."),
+    ({"celery_concurrency": 1}, "There is no Celery: leave it out."),
+    (CELERY | {"celery_engine": "threads"}, "Invalid choice"),
+    (CELERY | {"celery_instances": 0}, "Use a number from 1 to 1000."),
+    (CELERY | {"celery_concurrency": 65}, "Use a number from 1 to 64."),
+    (
+        CELERY | {"celery_concurrency": 20},
+        "8 connections and 80 of Celery, but of max_connections 100 only 81 are left "
+        "for them: use a pooler, fewer instances, fewer workers, fewer tasks at once",
     ),
     (
         SQLITE | {"max_instances": 2},
@@ -246,6 +264,8 @@ def test_prompt_says_what_is_wrong_and_asks_again(
     prompt.expect("RDS Proxy.*there is none here")
     prompt.send("\r")
     prompt.expect("Read from replicas")
+    prompt.send("\r")
+    prompt.expect("Run tasks in the background")
     prompt.send("\r")
     prompt.expect("At most how many containers")
     prompt.send("\r")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests.combinations import all_answers, class_of, cover, name
+from tests.combinations import all_answers, class_of, cover, name, tasks_of
 from tests.conftest import Once
 from tests.rendering import Answers, fast, files, render
 from tests.service import Service
@@ -24,7 +24,16 @@ ARROWS = {
     "stack": {"consistency", "middleware", "settings"},
     "consistency": {"db"},
     "api": {"orders", "settings"},
-    "orders": {"db", "middleware", "models"},
+    "orders": {"db", "middleware", "models", "payments"},
+    "payments": {"db", "models", "worker"},
+    "work": {"logs", "settings", "task_figures", "worker"},
+    "jobs": {"db", "worker"},
+    "worker": {"db", "origin", "process", "task_figures", "worker_settings"},
+    "origin": {"db", "logs"},
+    "process": {"db", "settings"},
+    "task_figures": set(),
+    "worker_settings": {"db"},
+    "acknowledgement": set(),
     "models": {"db"},
     "settings": {"db"},
     "health": {"probe"},
@@ -55,6 +64,10 @@ WORDS: dict[str, tuple[str, set[Any]]] = {
     r"gunicorn": ("runtime", {"container", "kubernetes"}),
     r"prometheus\w*": ("runtime", {"container", "kubernetes", "cloud_run"}),
     r"database_replica\w*|read-after|_reader": ("with_replicas", {True}),
+    r"celery\w*": ("with_celery", {True}),
+    r"redis\w*|kombu|rediss": ("with_celery", {True}),
+    r"beat|brokers?|tasks?\.enqueue|paying|sweep": ("with_celery", {True}),
+    r"asyncio\.run_coroutine_threadsafe|add_reader": ("celery_engine", {"persistent"}),
     r"kubernetes|kubectl": ("runtime", {"kubernetes"}),
     r"cloud.run|gcloud run": ("runtime", {"cloud_run"}),
     r"aws.lambda|sam build|serverless": ("runtime", {"lambda"}),
@@ -73,12 +86,21 @@ EXTREME = {
     "description": "L'été: 100 % «über» {{ nothing }} for O'Neill & co",
     "workers_per_instance": 1,
 }
-SMALLEST, LARGEST, LONGEST = 1350, 2650, 200
+SMALLEST, LARGEST, LONGEST = 1370, 3100, 200
+# What tasks add, to any class of renderings.
+OF_TASKS = {
+    *("acknowledgement.py", "fleet.py", "jobs.py", "models.py", "origin.py"),
+    *("payments.py", "process.py", "task_figures.py", "work.py", "worker.py"),
+    "worker_settings.py",
+}
 
 
 @pytest.fixture(scope="session")
 def rows(template: Path) -> list[Answers]:
-    return all_answers(template)
+    """All of them; with Celery, which adds the same to each, each pair of answers."""
+    rows = all_answers(template)
+    with_celery = [row for row in rows if row.get("with_celery")]
+    return [row for row in rows if row not in with_celery] + cover(with_celery, 2)
 
 
 @pytest.fixture(scope="session")
@@ -270,7 +292,9 @@ def test_renderings_of_a_class_differ_in_the_budget_only(
 ) -> None:
     classes: dict[Any, set[frozenset[Path]]] = defaultdict(set)
     for project, answers in renderings.items():
-        classes[class_of(answers)].add(sources[project])
+        of_tasks = {file for file in sources[project] if file.name in OF_TASKS}
+        classes[class_of(answers)].add(sources[project] - of_tasks)
+        classes[tasks_of(answers)].add(frozenset(of_tasks))
 
     assert {len(found) for found in classes.values()} == {1}
 
@@ -282,7 +306,10 @@ def test_types_are_right(renderings: dict[Path, Answers], tmp_path: Path) -> Non
     One after the other in one place, where mypy remembers what it has seen.
     """
     shop = Service(tmp_path / "shop")
-    projects = {class_of(row): project for project, row in renderings.items()}
+    projects = {
+        (*class_of(row), row.get("celery_engine")): project
+        for project, row in renderings.items()
+    }
     classes = [dict(enumerate(each)) for each in projects]
     for each in cover(classes, 2):
         project = projects[tuple(each.values())]

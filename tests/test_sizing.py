@@ -81,6 +81,19 @@ EXAMPLES = {
         },
         (3115, 320, 9, 9, 0, 2976),
     ),
+    "with Celery, and replicas: 3 for each of 4 x 4 tasks": (
+        {
+            "max_connections": 300,
+            "instances": 2,
+            "workers": 2,
+            "celery_instances": 2,
+            "celery_concurrency": 4,
+            "celery_per_child": 3,
+            "pools": 2,
+        },
+        # (256 - 48) / 8 = 26; (26 - 1) / 2 = 12; 8 x (2 x 12 + 1) + 48 = 248
+        (256, 8, 12, 12, 0, 248),
+    ),
     "by demand": (
         {
             "max_connections": 3479,
@@ -160,6 +173,9 @@ def test_erlang_c_finds_the_least_that_leaves_one_in_a_hundred_waiting(
     assert int(MACROS.module.erlang_c(load)) == connections  # type: ignore[attr-defined]
 
 
+CELERY = {"with_celery": True, "celery_instances": 2, "celery_concurrency": 3}
+
+
 class Place(NamedTuple):
     """A server that can be ordered, and a way to it."""
 
@@ -169,19 +185,30 @@ class Place(NamedTuple):
     pooler: str
     runtime: str
     with_replicas: bool
+    with_celery: bool
     row: Any
 
     @property
     def answers(self) -> Answers:
         asked: Answers = {"driver": self.driver, "cloud": self.cloud}
         asked |= {"runtime": self.runtime}
+        asked |= {"database_size": self.size, "pooler": self.pooler}
         if self.runtime != "lambda":
             asked |= {"with_replicas": self.with_replicas}
-        return asked | {"database_size": self.size, "pooler": self.pooler}
+        return asked | (CELERY if self.with_celery else {})
+
+    @property
+    def celery(self) -> int:
+        """What tasks take: a session at a time for each process of a worker."""
+        if not self.with_celery:
+            return 0
+        instances, each = CELERY["celery_instances"], CELERY["celery_concurrency"]
+        tasks = processes(self.runtime, instances, each)
+        return tasks * opened_by(1, with_replicas=self.with_replicas)
 
 
 def places() -> Iterator[Place]:
-    """Each size by each pooler; runtimes and replicas in turn: they share a formula."""
+    """Each size by each pooler; the rest in turn, since all share a formula."""
     text = (ROOT / "hooks" / "clouds.yml").read_text()
     for cloud, dialects in yaml.safe_load(text)["clouds"]["default"].items():
         for dialect, row in dialects.items():
@@ -203,7 +230,11 @@ def places() -> Iterator[Place]:
                     runtime = runtimes[number % len(runtimes)]
                     replicas = runtime != "lambda" and number // len(runtimes) % 2 == 1
                     number += 1
-                    yield Place(driver, cloud, size, pooler, runtime, replicas, row)
+                    runs = runtime in {"container", "kubernetes"}
+                    most = row["sizes"].get(size, {}).get("max_connections", 100)
+                    celery = runs and number % 3 > 0 and most > 99
+                    also = (replicas, celery)
+                    yield Place(driver, cloud, size, pooler, runtime, *also, row)
 
 
 class Limits(NamedTuple):
@@ -256,7 +287,8 @@ def test_every_size_is_shared_by_as_many_as_fit_and_not_by_one_more(
         for place in places():
             has_workers = place.runtime in {"container", "kubernetes"}
             workers = 3 if has_workers else 1
-            of_server, usable, opened, shared = limits(place)
+            of_server, usable, opened, all_shared = limits(place)
+            shared = all_shared - place.celery
             fitting = [
                 n
                 for n in range(1, 10_001)
@@ -278,7 +310,7 @@ def test_every_size_is_shared_by_as_many_as_fit_and_not_by_one_more(
                     for size in (pool, pool + 1)
                 )
 
-                assert total == budget["total"]
+                assert total + place.celery == budget["total"]
                 assert total <= shared, f"{place} of {fleet}"
                 most = 1 if place.runtime == "lambda" else 20
                 assert pool == most or one_more > shared, "there is room for more"
@@ -294,6 +326,6 @@ def test_every_size_is_shared_by_as_many_as_fit_and_not_by_one_more(
                     fleet["workers_per_instance"] = workers
                 with pytest.raises(ValueError, match=r"use (a pooler, )?fewer "):
                     answer(place.answers | fleet)
-            seen.add((place.cloud, place.pooler, place.runtime, place.with_replicas))
+            seen.add((place.cloud, place.pooler, place.runtime, *place[5:7]))
 
     assert len(seen) > 70, "the tables have grown, or were not read"

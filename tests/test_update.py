@@ -119,6 +119,12 @@ class Team:
 
 MIDDLEWARE = [Middleware(Team, name="things")]
 '''
+JOB = """
+
+@task()
+async def count_things(database: Database) -> None: ...
+"""
+EXAMPLE = re.compile(r"(test_)?(orders|payments|sweep)\.py")
 # Below the comment that marks the place, as the README says.
 SEAMS = {
     ".dockerignore": "!data",
@@ -135,8 +141,7 @@ SEAMS = {
 def work_on(project: Path) -> None:
     """What a team does in its first weeks: everything new, the example gone."""
     (package,) = (project / "src").iterdir()
-    (package / "orders.py").unlink()
-    (project / "tests" / "test_orders.py").unlink()
+    delete_example(project)
     (package / "models.py").write_text(MODELS)
     (package / "things.py").write_text(THINGS)
     (project / "migrations" / "versions" / "0002_things.py").write_text(MIGRATION)
@@ -160,8 +165,16 @@ def work_on(project: Path) -> None:
         package / "settings.py",
         ("    # A body", '    suffix: str = "!"\n    # A body'),
     )
+    if (jobs := package / "jobs.py").exists():
+        jobs.write_text(jobs.read_text() + JOB)
     for path, line in SEAMS.items():
         below_the_seam(project / path, line)
+
+
+def delete_example(project: Path) -> None:
+    for path in (*project.glob("src/*/*.py"), *project.glob("tests/*.py")):
+        if EXAMPLE.fullmatch(path.name):
+            path.unlink()
 
 
 def replace(path: Path, *changes: tuple[str, str]) -> None:
@@ -261,11 +274,13 @@ def test_every_file_really_changes(next_template: Path, tmp_path: Path) -> None:
         assert same == {next(p for p in old if p.endswith("py.typed"))}
 
 
-def project_on(template: Path, folder: Path, driver: str, version: str) -> Path:
+def project_on(
+    template: Path, folder: Path, driver: str, version: str, **answers: bool
+) -> Path:
     copier.run_copy(
         str(template),
         folder,
-        data={"driver": driver},
+        data={"driver": driver, **answers},
         vcs_ref=version,
         defaults=True,
         quiet=True,
@@ -274,11 +289,17 @@ def project_on(template: Path, folder: Path, driver: str, version: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(
+    "answers",
+    [{"driver": driver} for driver in DRIVERS]
+    + [{"driver": "asyncpg", "with_celery": True}],
+    ids=str,
+)
 def test_update_leaves_exactly_what_the_user_has_done(
-    next_template: Path, tmp_path: Path, driver: str
+    next_template: Path, tmp_path: Path, answers: Answers
 ) -> None:
-    project = project_on(next_template, tmp_path / "old" / "shop", driver, NEXT)
+    old = tmp_path / "old" / "shop"
+    project = project_on(next_template, old, version=NEXT, **answers)
     original = files(project)
     work_on(project)
     commit(project, "Our work")
@@ -288,9 +309,7 @@ def test_update_leaves_exactly_what_the_user_has_done(
 
     assert_merged(project)
     updated = files(project)
-    fresh = files(
-        render(next_template, tmp_path / "fresh" / "shop", {"driver": driver})
-    )
+    fresh = files(render(next_template, tmp_path / "fresh" / "shop", answers))
     users = [p for p in original if is_users(p)]
     expected = dict(fresh)
     for path in {*users, *worked} - {p for p in original if not is_users(p)}:
@@ -304,9 +323,11 @@ def test_update_leaves_exactly_what_the_user_has_done(
 
 def is_users(path: str) -> bool:
     """Whether copier.yml leaves the file to the user."""
-    patterns = re.findall(
-        r"^ +(/\S+)$", (ROOT / "copier.yml").read_text(), re.MULTILINE
-    )
+    text = (ROOT / "copier.yml").read_text()
+    _, once = text.split('"update" %}\n', 1)
+    _, when_asked_for = text.split("_skip_if_exists:\n", 1)
+    patterns = once.partition("{% endif")[0].split()
+    patterns += re.findall(r"'(/\S+)'", when_asked_for.partition("\n\n")[0])
     return any(PurePosixPath("/", path).match(pattern) for pattern in patterns)
 
 
@@ -365,6 +386,30 @@ def test_other_answers_give_what_a_fresh_copy_gives(
     assert files(project) == before
 
 
+def test_tasks_come_and_go(template: Path, tmp_path: Path) -> None:
+    """The example stays what it was: it pays at once."""
+    project = project_on(template, tmp_path / "old" / "shop", "asyncpg", NEXT)
+    before = files(project)
+    answers = {"with_celery": True}
+    update(project, answers)
+
+    assert_merged(project)
+    after, fresh = (
+        {
+            path: content
+            for path, content in files(folder).items()
+            if not is_users(path) or path.endswith("jobs.py")
+        }
+        for folder in (project, render(template, tmp_path / "new" / "shop", answers))
+    )
+    assert after == fresh
+    commit(project, "Tasks")
+    update(project, {"with_celery": False})
+
+    assert_merged(project)
+    assert files(project) == before
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_every_release_can_be_updated(
     template: Path, tmp_path: Path, driver: str
@@ -410,6 +455,23 @@ def test_service_with_work_of_its_own_passes_its_tests(
 
 
 @pytest.mark.boot
+def test_tasks_run_in_a_service_whose_example_is_gone(
+    template: Path, tmp_path: Path
+) -> None:
+    """Its own tests start a worker, which runs the task that needs no table."""
+    project = project_on(template, tmp_path / "shop", "asyncpg", NEXT)
+    work_on(project)
+    commit(project, "Our work")
+    update(project, {"with_celery": True})
+
+    assert_merged(project)
+    shop = Service(project)
+    assert "tests/test_worker.py ..." in shop.make("test")
+    shop.make("format")
+    shop.make("lint")
+
+
+@pytest.mark.boot
 def test_make_update_updates(next_template: Path, tmp_path: Path) -> None:
     """The command of the README, as a developer runs it: with no .env, and with one."""
     project = project_on(next_template, tmp_path / "shop", "aiosqlite", NEXT)
@@ -427,8 +489,7 @@ def test_example_can_be_deleted_as_the_readme_says(
 ) -> None:
     project = project_on(template, tmp_path / "shop", driver, NEXT)
     package = project / "src" / "shop"
-    (package / "orders.py").unlink()
-    (project / "tests" / "test_orders.py").unlink()
+    delete_example(project)
     replace(
         package / "api.py",
         ("from . import orders\n", ""),
