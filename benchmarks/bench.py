@@ -321,6 +321,39 @@ def show_reads(found: dict[str, Numbers]) -> None:
     print()
 
 
+def measure_tasks(folder: Path, *numbers: int) -> dict[str, Numbers]:
+    """What one worker does, two at a time: see tasks.py."""
+    project = folder / "tasks" / "service"
+    rendering.render(folder / "template", project, {"with_celery": True})
+    command = ["uv", "run", "--quiet", "python", "tests/database.py"]
+    command += ["python", "tests/broker.py", "python"]
+    done = subprocess.run(
+        [*command, HERE / "tasks.py", *map(str, numbers)],
+        cwd=project,
+        env=rendering.environment(),
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return {kind: summary(all_) for kind, all_ in json.loads(done.stdout).items()}
+
+
+def show_tasks(found: dict[str, Numbers]) -> None:
+    ours, rival = found["rendered"], found["null_pool"]
+    rows = [("Tasks, 2 at a time", "tasks/s", "ratio", "connections", "target")]
+    for title, numbers, target in (
+        ("a loop and NullPool for each", rival, ""),
+        ("rendered worker", ours, "at least 2x"),
+    ):
+        cells = (
+            f"{numbers['rate']:.0f}",
+            f"{numbers['rate'] / rival['rate']:.2f}x",
+            f"{numbers['connections']:.0f}",
+        )
+        rows.append((title, *cells, target))
+    show(rows)
+
+
 def measure_replicas(folder: Path, *numbers: int) -> Numbers:
     """What it costs to read from a replica: see replicas.py."""
     project = folder / "replicas" / "service"
@@ -373,6 +406,7 @@ def main() -> None:
         prepared(Path(folder)) as project,
     ):
         show_start(*measure_start(project, rounds=1 if quick else STARTS))
+        show_tasks(measure_tasks(Path(folder), *((1, 200) if quick else (3, 1000))))
         show_reads(measure_reads(Path(folder), *((1, 500) if quick else (7, 1500))))
         show_replicas(
             measure_replicas(Path(folder), *((1, 500, 20) if quick else (9, 1500, 300)))
