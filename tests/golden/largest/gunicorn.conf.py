@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +35,14 @@ class Worker(UvicornWorker):
         **UvicornWorker.CONFIG_KWARGS,
         "timeout_graceful_shutdown": 20,
     }
+
+    def load_wsgi(self) -> None:
+        """What ends the import of the service, with a sentence, ends the master too."""
+        try:
+            super().load_wsgi()
+        except SystemExit as error:
+            print(error, file=sys.stderr)
+            sys.exit(3)
 
 
 wsgi_app = "largest.main:create_app()"

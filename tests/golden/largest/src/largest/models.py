@@ -12,6 +12,7 @@ from .db.base import Base
 
 class OrderStatus(StrEnum):
     NEW = "new"
+    PAYING = "paying"
     PAID = "paid"
 
 

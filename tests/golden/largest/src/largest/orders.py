@@ -8,22 +8,24 @@ from functools import partial
 from io import StringIO, TextIOWrapper
 from itertools import islice
 from tempfile import SpooledTemporaryFile
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import CursorResult, insert, select, tuple_, update
+from sqlalchemy import insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncResult
 from sqlalchemy.orm import selectinload
 
+from . import payments
 from .db.bulk import ROWS_AT_ONCE, Export, in_parts, load
 from .db.session import Read, Write
 from .middleware import allow_body
 from .models import Order, OrderLine, OrderStatus
 
 router = APIRouter(prefix="/orders", tags=["orders"])
+router.include_router(payments.router)
 
 # No NUL: databases that cannot store it in a text would answer with an error.
 TEXT = r"^[^\x00]*$"
@@ -149,22 +151,6 @@ async def get_order(order_id: UUID, session: Read) -> Order:
     if order is None:
         raise HTTPException(404, "There is no such order.")
     return order
-
-
-@router.post("/{order_id}/pay", status_code=204)
-async def pay_order(order_id: UUID, session: Write) -> None:
-    """The database decides: of two payments at once, one finds the order new."""
-    payment = (
-        update(Order)
-        .where(Order.id == order_id, Order.status == OrderStatus.NEW)
-        .values(status=OrderStatus.PAID)
-    )
-    paid = cast("CursorResult[Any]", await session.execute(payment))
-    if paid.rowcount == 0:
-        order = await session.get(Order, order_id)
-        if order is None:
-            raise HTTPException(404, "There is no such order.")
-        raise HTTPException(409, f"The order is {order.status}.")
 
 
 async def _as_csv(

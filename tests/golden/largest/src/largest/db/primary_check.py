@@ -8,7 +8,8 @@ from .budget import POOLER_CLIENTS, POOLER_CONNECTIONS
 from .dialect import CONNECTION_LIMIT
 from .engine import create_engine
 from .findings import Finding
-from .remote import fleet, open_looking, shares_sessions
+from .fleet import fleet
+from .remote import open_looking, shares_sessions
 from .settings import DatabaseSettings
 
 

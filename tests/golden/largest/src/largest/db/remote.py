@@ -9,7 +9,6 @@ from time import time
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from .budget import FLEET_PROCESSES, WORKERS
 from .dialect import CLOCK, SESSION
 from .faults import describe
 from .findings import Finding, Look
@@ -56,15 +55,6 @@ async def _tell(database: Database, look: Look) -> str:
         level, text = "warn", f"cannot be checked: {describe(error)}"
     logger.log(logging.INFO if level == "ok" else logging.WARNING, "budget: %s", text)
     return level
-
-
-def fleet(settings: DatabaseSettings) -> tuple[int, str]:
-    """What all processes may open together, by the numbers that are in force."""
-    workers = int(os.environ.get("WEB_CONCURRENCY", WORKERS))
-    processes = FLEET_PROCESSES // WORKERS * workers
-    each = settings.connections
-    total = processes * each
-    return total, f"{processes} processes at the peak of a rollout x {each} = {total}"
 
 
 async def encryption(_: AsyncConnection, settings: DatabaseSettings) -> Finding:

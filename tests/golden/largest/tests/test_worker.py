@@ -1,0 +1,110 @@
+"""A real worker runs tasks, and again what may succeed then."""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient
+
+from largest.db.faults import OutcomeUnknown
+from largest.db.session import Database
+from largest.jobs import greet
+from largest.settings import Settings
+from largest.worker import task
+
+logger = logging.getLogger(__name__)
+
+
+@task()
+async def succeed_the_second_time(_: Database, marker: str) -> None:
+    if not os.path.exists(marker):  # noqa: ASYNC240
+        os.mkdir(marker)
+        raise OutcomeUnknown("lost")
+    logger.info("done, the second time")
+
+
+class Worker:
+    def __init__(self, log: Path, port: int) -> None:
+        self.log, self.port = log, port
+
+    def wait_for(self, text: str) -> dict[str, Any]:
+        """The line of the log that says so."""
+        until = time.monotonic() + 15
+        while time.monotonic() < until:
+            for line in self.log.read_text().splitlines():
+                if text in line:
+                    found: dict[str, Any] = json.loads(line)
+                    return found
+            time.sleep(0.02)
+        raise AssertionError(f"not told: {text}\n{self.log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def worker(settings: Settings, tmp_path_factory: Any) -> Iterator[Worker]:
+    """Ends as it should, whatever it has done; knows the tasks of this module."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("worker") / "log"
+    module = "largest.work"
+    options = ("--concurrency=1", f"--include={__name__}")
+    path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    changes = {"CELERY_METRICS_PORT": str(port), "LOG_LEVEL": "INFO"}
+    changes |= {"PYTHONPATH": path}
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, "worker", *options],
+            env={**os.environ, **changes},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        worker = Worker(log, port)
+        worker.wait_for("ready.")
+        yield worker
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+async def test_task_runs_with_the_id_of_the_request(
+    app: FastAPI, serve: Any, worker: Worker
+) -> None:
+    @app.post("/probe")
+    async def probe() -> bool:
+        return await greet.enqueue("ada")
+
+    async with serve(app) as client:
+        answer = await client.post("/probe", headers={"X-Request-ID": "abc"})
+
+    assert answer.json() is True
+    assert worker.wait_for("Hello ada")["request_id"] == "abc"
+
+
+async def test_what_may_succeed_is_tried_again(worker: Worker, tmp_path: Path) -> None:
+    await succeed_the_second_time.enqueue(str(tmp_path / "marker"))
+
+    assert worker.wait_for("done, the second time")
+    async with AsyncClient() as client:
+        figures = (await client.get(f"http://127.0.0.1:{worker.port}/metrics")).text
+    label = f'task="{__name__}.succeed_the_second_time"'
+    assert 'celery_tasks_total{outcome="retried",' + label + "} 1.0" in figures
+    assert "celery_tasks_in_progress{" + label + "} 0.0" in figures
+
+
+async def test_task_can_be_called_without_a_worker(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        await greet.function(database, "eve")
+
+    assert "Hello eve" in caplog.text
