@@ -1,6 +1,7 @@
 """The template as Copier gets it: a clean clone, tagged as the next release."""
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from tests import rendering
 from tests.bytecode import share
 from tests.clusters import Cluster, own_cluster
-from tests.combinations import name
+from tests.combinations import all_answers, name
 from tests.rendering import Answers
 from tests.servers import DRIVERS, SERVERS, PgBouncer, Server, pgbouncer
 from tests.service import Service, copy
@@ -125,6 +126,20 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
         return folder
 
     return once
+
+
+@pytest.fixture(scope="session")
+def accepted(template: Path, once: Once) -> list[Answers]:
+    """Every answer set that the questionnaire accepts."""
+
+    def fill(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "accepted.json").write_text(json.dumps(all_answers(template)))
+
+    found: list[Answers] = json.loads(
+        (once("accepted", fill) / "accepted.json").read_text()
+    )
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests.combinations import all_answers, class_of, cover, name, tasks_of
+from tests.combinations import class_of, cover, name, tasks_of
 from tests.conftest import Once
 from tests.rendering import Answers, fast, files, render
 from tests.service import Service
@@ -96,11 +96,11 @@ OF_TASKS = {
 
 
 @pytest.fixture(scope="session")
-def rows(template: Path) -> list[Answers]:
+def rows(accepted: list[Answers]) -> list[Answers]:
     """All of them; with Celery, which adds the same to each, each pair of answers."""
-    rows = all_answers(template)
-    with_celery = [row for row in rows if row.get("with_celery")]
-    return [row for row in rows if row not in with_celery] + cover(with_celery, 2)
+    with_celery = [row for row in accepted if row.get("with_celery")]
+    others = [row for row in accepted if not row.get("with_celery")]
+    return others + cover(with_celery, 2)
 
 
 @pytest.fixture(scope="session")
