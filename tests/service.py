@@ -17,6 +17,7 @@ import httpx
 from tests.rendering import Answers, environment, load_answers
 
 PROGRAMS = Path(__file__).parent / "programs"
+PLACES: list[socket.socket] = []
 ORDER = {
     "customer": "ada",
     "lines": [{"sku": "tea", "quantity": 2, "price_cents": 450}],
@@ -87,7 +88,9 @@ class Service:
         """A copy of the source with other code in one place; ahead on PYTHONPATH."""
         # Python would take what was compiled for what is there, if both are of one size
         # and of one second.
-        compiled = shutil.ignore_patterns(f"{Path(file).stem}.*.pyc")
+        name = f"{Path(file).stem}.*.pyc"
+        # And what another process is just about to write.
+        compiled = shutil.ignore_patterns(name, "*.pyc.*")
         shutil.copytree(self.folder / "src", folder, ignore=compiled)
         path = folder / self.package / file
         text = path.read_text()
@@ -164,7 +167,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
         time.sleep(0.02)
 
 
-def wait_for(running: Running, path: str, seconds: float = 30) -> None:
+def wait_for(running: Running, path: str, seconds: float = 60) -> None:
     """Ask until the answer is 200, for as long as the process lives."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -181,10 +184,13 @@ def wait_for(running: Running, path: str, seconds: float = 30) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that nobody else gets, though its service is slow to take it."""
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", 0))
+    PLACES.append(place)  # bound and never listening
+    port: int = place.getsockname()[1]
+    return port
 
 
 def copy(template: Path, folder: Path, answers: Answers) -> Service:

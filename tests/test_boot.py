@@ -158,13 +158,14 @@ def preloaded(
 def test_stop_waits_for_an_endless_answer_no_longer_than_its_bound(
     service: Callable[[str], Service],
     database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
     bound: str,
 ) -> None:
     """With 1 s in place of 20 it ends; without a bound it waits to be killed."""
     shop = service("asyncpg")
     text = (shop.folder / "gunicorn.conf.py").read_text()
     assert text.count('"timeout_graceful_shutdown": 20,') == 1
-    config = shop.folder / "impatient.py"
+    config = tmp_path / "impatient.py"
     config.write_text(text.replace('"timeout_graceful_shutdown": 20,', bound))
     arguments = (f"--pythonpath={PROGRAMS}", f"--config={config}")
     with (

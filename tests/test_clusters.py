@@ -177,7 +177,7 @@ def test_delayed_replica_is_behind_by_as_much(
     table.write(3)
     replica.catch_up()
 
-    assert seconds <= after < seconds + 2.5
+    assert seconds <= after < seconds + 10
     assert table.read(table.replicas[0]) == [1, 2, 3]
 
 

@@ -300,11 +300,15 @@ def test_start_tells_whether_the_budget_fits(
 
 
 def test_start_can_be_refused(
-    service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
 ) -> None:
     shop = service("asyncpg")
+    waits = ("db/remote.py", "START_SECONDS = 1", "START_SECONDS = 20")
     variables = {
         **database("asyncpg"),
+        "PYTHONPATH": shop.changed(tmp_path / "src", *waits),
         "DATABASE_POOL_SIZE": "100",
         "DATABASE_BUDGET_CHECK": "refuse",
     }

@@ -113,7 +113,8 @@ class Shop(NamedTuple):
 
         def done() -> bool:
             nonlocal most
-            most = max(most, self.sessions())
+            # Ours of before may still be ending, and is not there twice.
+            most = max(most, min(self.sessions() for _ in range(2)))
             return self.number("SELECT count(*) FROM done") >= tasks
 
         with self.worker("--include=counting", *options) as worker:
@@ -224,7 +225,7 @@ def test_many_tasks_on_few_connections(
     assert most <= 4
     used = "SELECT pid, count(DISTINCT session) AS n FROM done GROUP BY pid"
     assert [row["n"] for row in shop.rows(used)] == [1] * 4
-    assert shop.sessions() == 0
+    until(lambda: shop.sessions() == 0, "all are closed, and ours")
 
 
 @pytest.mark.parametrize(
@@ -263,7 +264,7 @@ def test_worker_without_children(shop_of: Callable[..., Shop]) -> None:
     shop = shop_of("asyncpg")
 
     assert shop.work_off(50, "--pool=solo") <= 1
-    assert shop.sessions() == 0
+    until(lambda: shop.sessions() == 0, "all are closed, and ours")
 
 
 @pytest.mark.parametrize("carries_position", [True, False])
@@ -428,7 +429,7 @@ def test_each_entry_of_the_runbook_is_provoked(
     shop = shop_of("asyncpg")
     shop.rows("CREATE TABLE done (task int, pid int, session int)")
     # Of who asks for a task: it goes along.
-    shop.variables["CELERY_TASK_TIMEOUT_SECONDS"] = "1"
+    shop.variables["CELERY_TASK_TIMEOUT_SECONDS"] = "3"
     with shop.worker("--include=counting", "--concurrency=1") as worker:
         for kind, words in (
             ("fail", "TaskFailed"),
@@ -479,7 +480,7 @@ def test_stop_waits_for_a_task_no_longer_than_its_bound(
             return
         worker.process.wait(timeout=20)
 
-    assert shop.sessions() == 0
+    until(lambda: shop.sessions() == 0, "all are closed")
     assert redis.ask("LLEN shop:celery") == ":1"
 
 

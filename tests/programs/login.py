@@ -8,6 +8,7 @@ it, and how often the loop could have done something else meanwhile.
 import asyncio
 import json
 import sys
+from contextlib import suppress
 
 from shop.db.faults import classify, describe
 from shop.db.session import open_database
@@ -35,6 +36,9 @@ async def main():
     settings = Settings.load()
     if "told" in sys.argv:
         print(await settings.password(), flush=True)
+    if "warm" in sys.argv:  # the vendor's library takes its time at first
+        with suppress(ConnectionError):
+            await settings.password()
     for _ in sys.stdin:
         ticks = []
         counter = asyncio.create_task(count(ticks))

@@ -2,11 +2,16 @@
 
 import asyncio
 import os
+from contextlib import suppress
 
 from shop import main
 from shop.db.engine import create_engine
 from shop.settings import Settings
 
+with suppress(ImportError):  # SQLite has none
+    from shop.db import watch
+
+    watch.IDLE_SECONDS = 3600  # else the worker asks it first, and takes another
 engine = create_engine(Settings.load())
 
 

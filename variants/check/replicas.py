@@ -35,9 +35,9 @@ async def replicas(connection: AsyncConnection, settings: DatabaseSettings) -> F
 async def _replica(settings: DatabaseSettings, written: Position) -> Finding:
     name = f"{settings.database_host}:{settings.database_port}"
     engine = create_unpooled_engine(settings)
-    began = monotonic()
     try:
         async with engine.connect() as connection:
+            began = monotonic()
             while True:
                 look = (await connection.exec_driver_sql(LOOK)).one()
                 behind = monotonic() - began

@@ -55,7 +55,8 @@ async def connect_where_nobody_listens(_):
 @row("silent connect", SERVERS)
 async def connect_to_a_server_that_says_nothing(_):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        return await both(database_port=silent.getsockname()[1], **PLAIN)
+        limit = {"database_connect_timeout_seconds": 2}
+        return await both(database_port=silent.getsockname()[1], **PLAIN, **limit)
 
 
 @row("unknown host", SERVERS)

@@ -43,8 +43,14 @@ SETTINGS = Settings.load()
 PLAIN = {"database_sslmode": "disable"}
 PATIENT = {
     "database_connect_timeout_seconds": 10,
+    "database_acquire_timeout_seconds": 20,
     "database_lock_timeout_seconds": 10,
     "database_statement_timeout_seconds": 10,
+}
+# All rows connect at once.
+UNHURRIED = {
+    "database_connect_timeout_seconds": 10,
+    "database_acquire_timeout_seconds": 10,
 }
 # Longer than a connection may be idle without being asked whether it is still there.
 IDLE_SECONDS = 1.1
@@ -105,7 +111,7 @@ class Client(httpx.AsyncClient):
 @asynccontextmanager
 async def serving(*handlers, **changes):
     """The service with more routes, each with the name of its handler."""
-    settings = SETTINGS.model_copy(update=changes)
+    settings = SETTINGS.model_copy(update=UNHURRIED | changes)
     app = main.create_app(settings)
     for handler in (*handlers, identity):
         app.add_api_route(f"/{handler.__name__}", handler, methods=["POST"])

@@ -159,9 +159,10 @@ async def want_a_connection_of_a_full_pool(_):
         await session.execute(select(literal(CANARY)))
 
     has_one, is_done = asyncio.Event(), asyncio.Event()
-    async with serving(hold, read, **ONE) as client:
+    async with serving(hold, read, **ONE, database_acquire_timeout_seconds=3) as client:
         holding = asyncio.create_task(client.ask("/hold"))
-        await has_one.wait()
+        async with asyncio.timeout(10):
+            await has_one.wait()
         answer = await client.ask("/read")
         is_done.set()
         return [answer, await holding]

@@ -26,7 +26,8 @@ SETTINGS = Settings.load().model_copy(
     update={
         "database_pool_size": 2,
         "database_max_overflow": 0,
-        "database_acquire_timeout_seconds": 0.5,
+        "database_acquire_timeout_seconds": 10,
+        "database_connect_timeout_seconds": 10,
         "database_lock_timeout_seconds": 0.2,
     }
 )

@@ -28,10 +28,20 @@ PROBES = select(text("*")).select_from(text("probes"))
 BEFORE = ("DROP TABLE IF EXISTS probes", "CREATE TABLE probes (id int)")
 MIGRATION = ("DROP TABLE probes", "CREATE TABLE probes (id bigint)")
 
-# A server with ten connections. PostgreSQL keeps three of them for administrators,
-# MySQL has one more for them.
+# A server with ten connections, one of which an administrator has. PostgreSQL keeps
+# three for such, MySQL has one more for them.
 FEW = os.environ.get("FEW_CONNECTIONS_URL")
-LEFT = {"postgresql": 7, "mysql": 10}
+LEFT = {"postgresql": 6, "mysql": 9}
+PRESENT = {
+    "postgresql": (
+        "count(*) FROM pg_stat_activity"
+        " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    ),
+    "mysql": (
+        "count(*) FROM information_schema.processlist"
+        " WHERE user <> 'system user' AND id <> connection_id()"
+    ),
+}
 USERS = {
     "postgresql": (
         "DROP ROLE IF EXISTS one, plain",
@@ -152,18 +162,28 @@ async def look_before_you_repeat(database):
 async def many(number, user):
     """Hold so many connections of a user; the settings are the administrator's."""
     settings = Settings(database_url=FEW)
-    async with open_database(settings) as database:
-        await execute(database, *USERS[DIALECT])
     changed = {"database_user": user} if user else {}
     changed |= {"database_pool_size": number, "database_max_overflow": 0}
     async with (
+        open_database(settings) as administrator,
         open_database(settings.model_copy(update=changed)) as database,
         AsyncExitStack() as sessions,
     ):
+        async with asyncio.timeout(10):
+            while not await is_alone(administrator):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await execute(administrator, *USERS[DIALECT])
         for _ in range(number):
             session = await sessions.enter_async_context(database.read())
             await session.scalar(select(1))
         yield settings
+
+
+async def is_alone(administrator):
+    """Those of before have left, who end a little later than their connections."""
+    with suppress(DBAPIError):  # it may be one too many itself
+        async with administrator.read() as session:
+            return await session.scalar(select(text(PRESENT[DIALECT]))) == 0
 
 
 @provokes(ROLE, on=POSTGRESQL)

@@ -24,6 +24,7 @@ async def hold_two_sessions_each(database):
         async with database.read() as session:
             await session.scalars(ORDER)
             await full.wait()
+            database.engine.pool._timeout = 0.5
             await read(database)
 
     done = await asyncio.gather(

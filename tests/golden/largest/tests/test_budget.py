@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from largest.db import remote
 from largest.db.budget import FLEET_PROCESSES, WORKERS
 from largest.db.check import open_checked
 from largest.db.fleet import fleet
@@ -59,6 +60,7 @@ async def test_budget_that_does_not_fit_can_end_the_start(
         raise Ended
 
     monkeypatch.setattr("os._exit", end)
+    monkeypatch.setattr(remote, "START_SECONDS", 10)  # the answer is what is awaited
     with pytest.raises(Ended):
         await told(settings, caplog, database_budget_check="refuse", **TOO_MANY)
 

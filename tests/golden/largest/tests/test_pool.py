@@ -83,13 +83,14 @@ async def test_200_requests_on_5_connections_are_served_in_order(
     assert served == arrived
 
 
-async def test_full_pool_refuses_when_the_time_is_up(small: Settings) -> None:
-    engine = create_engine(
-        small.model_copy(update={"database_acquire_timeout_seconds": 0.05})
-    )
+async def test_full_pool_refuses_when_the_time_is_up(
+    small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = create_engine(small)
     async with AsyncExitStack() as all_connections:
         for _ in range(POOL_SIZE):
             await all_connections.enter_async_context(engine.connect())
+        monkeypatch.setattr(engine.pool, "_timeout", 0.05)
         with pytest.raises(PoolTimeoutError):
             await engine.connect()
 

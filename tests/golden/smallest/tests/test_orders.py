@@ -147,10 +147,11 @@ async def test_import_with_a_wrong_line_takes_none(
 
 
 async def test_exports_leave_most_of_the_pool_to_others(settings: Settings) -> None:
-    brief = settings.model_copy(update={"database_acquire_timeout_seconds": 1})
-    async with open_database(brief) as database, AsyncExitStack() as all_exports:
-        for _ in range(brief.exports_at_once):
+    async with open_database(settings) as database, AsyncExitStack() as all_exports:
+        for _ in range(settings.exports_at_once):
             await all_exports.enter_async_context(export(database))
+        brief = {"database_acquire_timeout_seconds": 0.1}
+        database.settings = settings.model_copy(update=brief)
         one_more = asyncio.create_task(export(database).__aenter__())
 
         async with database.read() as session:

@@ -138,13 +138,17 @@ async def test_cancelled_write_leaves_no_row_and_no_open_transaction(
 async def test_write_cancelled_within_a_statement_frees_what_it_locked(
     database: Database,
 ) -> None:
+    begins = asyncio.Event()
+
     async def write() -> None:
         async with database.write() as session:
             await session.execute(insert(PROBES).values(id=1))
+            begins.set()
             await session.execute(text(SLOW))
 
     writer = asyncio.create_task(write())
-    await asyncio.sleep(0.2)  # nothing tells from here that a statement has begun
+    await begins.wait()
+    await asyncio.sleep(0.2)  # nothing tells from here that the statement has begun
     writer.cancel()
     await asyncio.wait({writer})
     async with database.write() as session:
