@@ -42,7 +42,8 @@ class Worker(UvicornWorker):
             super().load_wsgi()
         except SystemExit as error:
             print(error, file=sys.stderr)
-            sys.exit(3)
+            # Not by each: of a second one gunicorn would show a traceback.
+            sys.exit(3 if os.environ["WORKER"] == "1" else 0)
 
 
 wsgi_app = "smallest.main:create_app()"

@@ -37,9 +37,9 @@ class Worker:
     def __init__(self, log: Path, port: int) -> None:
         self.log, self.port = log, port
 
-    def wait_for(self, text: str) -> dict[str, Any]:
+    def wait_for(self, text: str, seconds: float = 15) -> dict[str, Any]:
         """The line of the log that says so."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             for line in self.log.read_text().splitlines():
                 if text in line:
@@ -70,7 +70,7 @@ def worker(settings: Settings, tmp_path_factory: Any) -> Iterator[Worker]:
         )
     try:
         worker = Worker(log, port)
-        worker.wait_for("ready.")
+        worker.wait_for("ready.", seconds=60)
         yield worker
     finally:
         process.terminate()
