@@ -149,7 +149,7 @@ def test_what_was_written_is_read_from_replicas_that_are_late(
     print({k: v for k, v in figures.items() if "replica" in k})
     assert seen == {200: PAIRS}
     assert unseen[404] > 0, "without the token it would be the same"
-    assert elsewhere > PAIRS * 0.5
+    assert elsewhere > PAIRS * 0.9
 
 
 @dataclass

@@ -33,7 +33,7 @@ def test_storm_tears_nothing_loses_nothing_and_leaves_nothing(
     report = json.loads(done.stdout)
     assert set(report["wrong"].values()) == {0}, report["wrong"]
     assert report["faults"].keys() <= {"unavailable", "outcome-unknown"}
-    assert report["slowest"] < 8
+    assert report["slowest"] < 4
     assert report["left"] == {
         "idle": 5,
         "in use": 0,
@@ -43,7 +43,7 @@ def test_storm_tears_nothing_loses_nothing_and_leaves_nothing(
     }
     # One that is ending may be counted beside its successor. With one too many there
     # are more than half of the time.
-    assert report["server"]["above"] < 0.4, "more sessions than the pool"
+    assert report["server"]["above"] < 0.2, "more sessions than the pool"
     # It has been a storm.
     assert report["server"]["killed"] >= seconds
     kinds = ("read", "write", "fail", "cancelled")

@@ -580,6 +580,7 @@ def test_promises_are_kept_whatever_becomes_of_the_broker(
 
 
 URL = "CELERY_BROKER_URL"
+NOWHERE = {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/shop"}
 WORK = ("python", "-m", "shop.work")
 WRONG = [
     (("gunicorn",), {URL: "amqp://u:secret@h"}, f"{URL}: write redis://:password@h"),
@@ -611,14 +612,44 @@ def test_wrong_environment_stops_the_start_in_one_sentence(
     sentence: str,
 ) -> None:
     shop = rendered({"driver": "asyncpg", "with_celery": True})
-    urls = {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/shop"}
-    urls |= {URL: "redis://:secret@127.0.0.1:1/0"}
+    urls = {**NOWHERE, URL: "redis://:secret@127.0.0.1:1/0"}
     done = shop.command(*program, **urls | variables)
 
     assert done.returncode in (1, 3)
     (said,) = {line for line in done.stderr.splitlines() if not line.startswith("{")}
     assert said.startswith(sentence)
     assert "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("is_first_alone", [True, False])
+def test_workers_that_end_at_once_end_gunicorn_without_a_traceback(
+    rendered: Callable[[Answers], Service],
+    tmp_path: Path,
+    is_first_alone: bool,  # noqa: FBT001
+) -> None:
+    """If each ended it, it would find the second one while it halts for the first."""
+    shop = rendered({"driver": "asyncpg", "with_celery": True})
+    text = (shop.folder / "gunicorn.conf.py").read_text()
+    code = 'sys.exit(3 if os.environ["WORKER"] == "1" else 0)'
+    assert text.count(code) == 1
+    config = tmp_path / "gunicorn.conf.py"
+    config.write_text(text if is_first_alone else text.replace(code, "sys.exit(3)"))
+    variables = {**NOWHERE, URL: "amqp://u:secret@h"}
+    with shop.running(f"--config={config}", ready="", **variables) as running:
+        until(lambda: len(children(running.process.pid)) == 2, "both have begun")
+        workers = children(running.process.pid)
+        running.process.send_signal(signal.SIGSTOP)
+        until(lambda: all(map(has_ended, workers)), "both have ended")
+        running.process.send_signal(signal.SIGCONT)
+        status = running.process.wait(timeout=30)
+
+    log = running.log.read_text()
+    assert (status == 3 and "Traceback" not in log) is is_first_alone
+
+
+def has_ended(pid: int) -> bool:
+    """Though nobody has asked how."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
 
 
 def test_port_that_is_taken_stops_the_start_in_one_sentence(

@@ -41,16 +41,14 @@ EVERY = (*SERVERS, "aiosqlite")
 CANARY = "canary"
 SETTINGS = Settings.load()
 PLAIN = {"database_sslmode": "disable"}
-PATIENT = {
-    "database_connect_timeout_seconds": 10,
-    "database_acquire_timeout_seconds": 20,
-    "database_lock_timeout_seconds": 10,
-    "database_statement_timeout_seconds": 10,
-}
 # All rows connect at once.
 UNHURRIED = {
     "database_connect_timeout_seconds": 10,
     "database_acquire_timeout_seconds": 10,
+}
+PATIENT = UNHURRIED | {
+    "database_lock_timeout_seconds": 10,
+    "database_statement_timeout_seconds": 10,
 }
 # Longer than a connection may be idle without being asked whether it is still there.
 IDLE_SECONDS = 1.1
