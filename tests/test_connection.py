@@ -18,6 +18,20 @@ from tests.service import PROGRAMS, Service, wait_until
 
 pytestmark = pytest.mark.boot
 
+UNPOOLED = """
+import asyncio
+from sqlalchemy import text
+from shop.db.engine import create_unpooled_engine
+from shop.settings import Settings
+
+async def main():
+    engine = create_unpooled_engine(Settings.load())
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT :name FROM nowhere"), {"name": "hunter2"})
+
+asyncio.run(main())
+"""
+
 DRIVERS = [name for name in servers.DRIVERS if name != "aiosqlite"]
 # What is said of a user that the server does not know.
 REFUSALS = {
@@ -146,3 +160,15 @@ def test_encryption_is_what_was_asked_for_or_an_error(
     assert words["authority"] in outcomes["wrong ca"]
     assert words["authority"] in outcomes["unknown ca"]
     assert re.search(NOT_OFFERED[driver], outcomes["no encryption"])
+
+
+@pytest.mark.parametrize("driver", servers.DRIVERS)
+def test_parameters_of_a_migration_are_in_no_message(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    done = service(driver).command("python", "-c", UNPOOLED, **database(driver))
+
+    assert "SQL parameters hidden" in done.stderr
+    assert "hunter2" not in done.stderr.split("sqlalchemy.exc")[-1]

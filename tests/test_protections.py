@@ -45,6 +45,12 @@ PROTECTIONS = {
         "pass",
         "test_pool.py::test_callers_in_line_have_their_turn_when_a_connect_fails",
     ),
+    "disposal that waits for nobody": Protection(
+        "db/pool.py",
+        "self._pool.has_room = True",
+        "pass",
+        "test_pool.py::test_disposal_does_not_wait_for_a_place_that_is_promised",
+    ),
     "early refusal": Protection(
         "db/pool.py",
         "if timeout and self._is_hopeless(timeout):",

@@ -74,6 +74,9 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
             shop.make("migrate", **variables)
             promoted.catch_up()
             writers.append(stack.enter_context(writer_to_be(shop, **variables)))
+        figures = tmp_path / "figures"
+        figures.mkdir()
+        variables["PROMETHEUS_MULTIPROC_DIR"] = str(figures)
         running = stack.enter_context(shop.running(**variables))
         client = running.client
         orders = [client.post("/orders", json=ORDER).json() for _ in range(3)]
@@ -85,7 +88,7 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
         with Load(str(client.base_url), orders) as load:
             promoted.promote()
             refused = [json.loads(writer.communicate("\n")[0]) for writer in writers]
-            until(lambda: bans(running) >= 2, "both workers have seen it")
+            until(lambda: banned_by(figures) == 2, "both workers have seen it")
             spoil(promoted, driver)
             load.go_on()
             endpoint._server = ("127.0.0.1", make_url(other.url).port or 0)
@@ -100,8 +103,10 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
     assert all(answer.was_right for answer in load.answers)
 
 
-def bans(running: Running) -> float:
-    return look(running).sum("database_replica_bans_total", 'reason="primary"')
+def banned_by(figures: Path) -> int:
+    """How many workers have: one of them may do so twice before another does once."""
+    files = figures.glob("counter_*.db")
+    return sum(b'"reason": "primary"' in file.read_bytes() for file in files)
 
 
 def reads(running: Running) -> float:
@@ -148,6 +153,44 @@ def test_behind_a_pooler_nothing_is_set_in_a_session_of_a_replica(
         (row,) = inside.execute("SHOW default_transaction_read_only")
 
     assert row["default_transaction_read_only"] == "off"
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_reader_of_aurora_that_does_not_tell_its_lag_is_not_read_from(
+    rendered: Callable[[Answers], Service],
+    cluster_of: Callable[[str], Cluster],
+    tells: bool,  # noqa: FBT001
+) -> None:
+    """The functions of Aurora, on a cluster that is none: NULL is not "no lag"."""
+    shop = rendered({"driver": "asyncpg", "cloud": "aws_aurora", "with_replicas": True})
+    cluster, name = cluster_of("postgresql"), f"aurora_{tells}".lower()
+    primary, replicas = cluster.database(name)
+    lag = "0.0::float8" if tells else "NULL::float8"
+    url = make_url(cluster.primary.url).set(database=name)
+    node = replace(cluster.primary, url=url.render_as_string(hide_password=False))
+    node.execute(
+        "CREATE FUNCTION aurora_replica_status(OUT server_id text,"
+        " OUT replica_lag_in_msec float8) RETURNS SETOF record LANGUAGE sql AS"
+        f" $$ SELECT 'one', {lag} $$"
+    )
+    node.execute(
+        "CREATE FUNCTION aurora_db_instance_identifier() RETURNS text"
+        " LANGUAGE sql AS $$ SELECT 'one' $$"
+    )
+    variables = {"DATABASE_URL": primary, "DATABASE_REPLICA_URLS": replicas[0]}
+    shop.make("migrate", **variables)
+    cluster.replicas[0].catch_up()
+
+    def has_been_seen() -> bool:
+        running.client.get("/orders")
+        banned = look(running).sum("database_replica_bans_total", 'reason="lag"') > 0
+        return banned if not tells else reads(running) > 0
+
+    with shop.running(**variables) as running:
+        until(has_been_seen, "the reader is known")
+        went = reads(running)
+
+    assert (went > 0) is tells
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "aiomysql"])

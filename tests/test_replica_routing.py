@@ -33,8 +33,13 @@ REPLICA, PRIMARY = "replica", "primary"
 RIGHT: dict[str, Any] = {
     "session_stays_on_one_server": {"torn": 0, "not read": 0},
     "killed_session_moves_to_the_primary": found(
-        {"failed": 1}, {}, went=[REPLICA, PRIMARY, PRIMARY, REPLICA]
+        {"failed": 1}, {}, went=[REPLICA, PRIMARY, PRIMARY, REPLICA], sessions=2
     ),
+    "name_that_leads_to_a_standby_is_asked_once_a_second": {
+        "asked again": True,
+        "hasty": False,
+        "same pool": True,
+    },
     "statement_that_takes_too_long_is_not_repeated": found({}, {}, outcome="timeout"),
     "replica_is_not_written_to": {"refused": "25006"},
     "silent_replica_holds_nobody_up": found(
@@ -156,6 +161,24 @@ PROTECTIONS = {
         "db/replica.py",
         "elif not self.is_banned(now):",
         "else:",
+    ),
+    "one count for a session that moves": Protection(
+        "killed_session_moves_to_the_primary",
+        "db/replicas.py",
+        "self.reads[replica.name] -= 1",
+        "pass",
+    ),
+    "a second between two samples": Protection(
+        "name_that_leads_to_a_standby_is_asked_once_a_second",
+        "db/replicas.py",
+        "            self._sampled_at = now\n",
+        "",
+    ),
+    "a retired pool that stays": Protection(
+        "name_that_leads_to_a_standby_is_asked_once_a_second",
+        "db/replicas.py",
+        'retire(engine, "the address of the primary leads to a standby")',
+        "await engine.dispose()",
     ),
     "repetition on the primary": Protection(
         "killed_session_moves_to_the_primary",

@@ -248,8 +248,14 @@ def test_writes_follow_the_primary_and_none_is_lost(
             url = f"{running.client.base_url}/orders/export"
             # From each worker, also from one that has written nothing since.
             exports = [httpx.get(url, timeout=30).text for _ in range(10)]
+            new = make_url(replicas[0])
+            here = f'host="{new.host}:{new.port}"'
+            assert Figures(running.client).sum("database_primary", here) == 1
             assert running.stop() == 0
 
+    old = make_url(primary)
+    moved = f"primary is {new.host}:{new.port} now, was {old.host}:{old.port}"
+    assert moved in running.log.read_text()
     print(f"{driver}: last failure {late:.2f} s after the promotion, {load.problems}")
     assert late < HEALING_SECONDS
     expected = {"urn:problem:unavailable", "urn:problem:busy"}
@@ -315,10 +321,10 @@ def test_reads_leave_a_primary_that_has_become_a_replica(
     url = make_url(variables["DATABASE_URL"])
     changes = {"WEB_CONCURRENCY": "1"}
     if not leaves:
-        line = "if not is_primary:\n        raise InvalidatePoolError"
+        line = "if not is_primary:\n        retire("
         changes["PYTHONPATH"] = shop.changed(
             *(tmp_path / "src", "db/engine.py"),
-            *(line, "if False:\n        raise InvalidatePoolError"),
+            *(line, "if False:\n        retire("),
         )
     with Proxy("127.0.0.1", replica.daemon.port) as name:
         through = url.set(port=name.port).render_as_string(hide_password=False)

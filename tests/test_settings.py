@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests import servers
+from tests.rendering import Answers
+from tests.servers import Server
 from tests.service import Service
 
 pytestmark = pytest.mark.boot
@@ -220,6 +222,54 @@ def test_secret_comes_from_a_file(
     done = service("asyncpg").program("secret", str(tmp_path), DATABASE_URL=url)
 
     assert done.stdout == "hunter2 **********\n", done.stderr
+
+
+def test_other_servers_have_the_limits_that_the_process_was_told(
+    rendered: Callable[[Answers], Service],
+) -> None:
+    """A child of Celery has a pool of one, to each replica too; and what a service adds
+    to its settings is no matter of a replica.
+    """
+    shop = rendered({"driver": "asyncpg", "with_replicas": True, "with_celery": True})
+    variables = {
+        "DATABASE_URL": "postgresql://u:hunter2@db1/d",
+        "DATABASE_REPLICA_URLS": "postgresql://db2,postgresql://v@localhost:6000/e",
+        "CELERY_BROKER_URL": "redis://broker/0",
+    }
+    done = shop.program("other_servers", **variables)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        ["db2", 5432, "u", "hunter2", "d", "verify-full", 1, 4.0],
+        ["localhost", 6000, "v", "hunter2", "e", "disable", 1, 4.0],
+    ]
+
+
+def test_library_that_lacks_an_overridden_name_ends_the_start(
+    service: Callable[[str], Service],
+) -> None:
+    program = (
+        "from asyncio import Queue; from shop.db.environment import require;"
+        "require(Queue, 'get', '_format'); require(Queue, 'get', 'gone')"
+    )
+    done = service("asyncpg").command("python", "-c", program)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("asyncio.queues has no gone any more: install")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", ["two", "0", "-1", "1.5"])
+def test_number_of_workers_that_is_none_is_refused_in_one_line(
+    service: Callable[[str], Service], server_of: Callable[[str], Server], number: str
+) -> None:
+    url = server_of("asyncpg").url
+    changes = {"DATABASE_URL": url, "WEB_CONCURRENCY": number}
+    done = service("asyncpg").command("python", "-m", "shop.db.doctor", **changes)
+
+    assert done.returncode == 1
+    sentence = f"WEB_CONCURRENCY={number}: write a whole number from 1 on."
+    assert done.stderr.splitlines() == [sentence]
 
 
 @pytest.mark.parametrize("command", ["gunicorn", "alembic upgrade head"])

@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 
 from tests.processes import Process, children
 from tests.proxy import Proxy
+from tests.rendering import ROOT
 from tests.servers import DRIVERS, NETWORKED, SERVERS, Server
 from tests.service import PROGRAMS, Service
 
@@ -214,3 +215,29 @@ def go_on(program: subprocess.Popen[str]) -> None:
     assert program.stdin
     program.stdin.write("\n")
     program.stdin.flush()
+
+
+@pytest.mark.parametrize("bound", [True, False])
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_stream_whose_server_falls_silent_ends(
+    service: Callable[[str], Service],
+    server_of: Callable[[str], Server],
+    tmp_path: Path,
+    driver: str,
+    bound: bool,  # noqa: FBT001
+) -> None:
+    shop = service(driver)
+    changes = {
+        "DATABASE_URL": server_of(driver).url,
+        "DATABASE_LOCK_TIMEOUT_SECONDS": "1.1",
+        "DATABASE_STATEMENT_TIMEOUT_SECONDS": "1.5",
+        "DATABASE_CLIENT_TIMEOUT_SECONDS": "2",
+        "PYTHONPATH": str(ROOT),
+    }
+    if not bound:
+        line = 'if getattr(cursor, "server_side", False):'
+        source = shop.changed(tmp_path / "src", "db/watch.py", line, "if False:")
+        changes["PYTHONPATH"] = f"{source}:{ROOT}"
+    done = shop.program("streamed", **changes)
+
+    assert done.stdout == ("unavailable\n" if bound else "None\n"), done.stderr

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +64,41 @@ HASTE = {
     "CELERY_VISIBILITY_TIMEOUT_SECONDS": "16",
     "CELERY_SHUTDOWN_SECONDS": "1",
 }
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_time_that_is_up_during_commit_leaves_the_outcome_unknown(
+    rendered: Callable[[Answers], Service],
+    server_of: Callable[[str], Server],
+    driver: str,
+) -> None:
+    """Before it, all is known to be rolled back."""
+    shop = rendered({"driver": driver, "with_celery": True})
+    changes = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0", "PYTHONPATH": str(ROOT)}
+    url = server_of(driver).url
+    done = shop.program("interrupted", DATABASE_URL=url, **changes)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["timeout", "outcome-unknown"]
+
+
+def test_broker_that_is_silent_is_named_as_the_reason(
+    rendered: Callable[[Answers], Service],
+) -> None:
+    shop = rendered({"driver": "asyncpg", "with_celery": True})
+    program = (
+        "import asyncio, logging; from shop import worker; from shop.jobs import greet;"
+        "worker.PUBLISH_SECONDS = 0.2; logging.basicConfig();"
+        "print(asyncio.run(greet.enqueue('ada')))"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        done = shop.command(
+            *("python", "-c", program), CELERY_BROKER_URL=f"redis://127.0.0.1:{port}/0"
+        )
+
+    assert done.stdout == "False\n", done.stderr
+    assert "jobs.greet not enqueued: TimeoutError" in done.stderr
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> float:

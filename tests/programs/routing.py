@@ -10,7 +10,7 @@ import os
 import sys
 from collections import Counter
 from contextlib import ExitStack, asynccontextmanager, suppress
-from itertools import count
+from itertools import count, pairwise
 from time import monotonic
 from unittest import mock
 
@@ -24,7 +24,7 @@ from shop.db.faults import classify
 from shop.db.position import SEEN, Seen
 from shop.db.session import open_database
 from shop.settings import Settings
-from sqlalchemy import insert, literal_column, select
+from sqlalchemy import event, insert, literal_column, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.schema import CreateTable
 
@@ -38,6 +38,8 @@ SOON_SECONDS = 0.8
 CUT_SECONDS = 2.4
 # Longer than the limit of a statement.
 LONG_SECONDS = 4
+# Between two questions to the primary where it is.
+SAMPLE_SECONDS = replicas_module.SAMPLE_SECONDS
 IDLE_SECONDS = 1.1
 
 PRIMARY, FIRST = 0, 1  # of the servers
@@ -75,6 +77,7 @@ class Lab:
         self.names = {server.database_port: "replica" for server in servers}
         self.names[settings.database_port] = "primary"
         self.number = len(servers) - 1
+        self.ports = [server.database_port for server in servers]
         administrator = {"database_user": ADMINISTRATOR[self.dialect]}
         self.engines = [
             create_engine(server.model_copy(update=administrator), "laboratory")
@@ -155,7 +158,33 @@ async def killed_session_moves_to_the_primary(lab):
             await lab.kill(FIRST, await lab.ask(session, what=SESSION))
             went += [await lab.ask(session) for _ in range(2)]
         names = [*(lab.names[port] for port in went), await lab.read(database)]
-        return {"went": names, **figures(database)}
+        sessions = sum(database.replicas.reads.values())
+        return {"went": names, "sessions": sessions, **figures(database)}
+
+
+async def name_that_leads_to_a_standby_is_asked_once_a_second(lab):
+    async with lab.open(FIRST) as database:
+        pool = database.engine.sync_engine.pool
+        opened = []
+        event.listen(
+            database.engine.sync_engine,
+            "connect",
+            lambda *_: opened.append(monotonic()),
+        )
+        primary = lab.proxies[PRIMARY]
+        primary.lead_to("127.0.0.1", lab.ports[FIRST])
+        primary.break_connections()
+        end = monotonic() + 4.5
+        while monotonic() < end:
+            await lab.read(database)
+            await asyncio.sleep(0.05)
+        primary.lead_to("127.0.0.1", lab.ports[PRIMARY])
+        pauses = [after - before for before, after in pairwise(opened)]
+        return {
+            "asked again": len(pauses) > 0,
+            "hasty": any(pause < SAMPLE_SECONDS / 2 for pause in pauses),
+            "same pool": database.engine.sync_engine.pool is pool,
+        }
 
 
 async def statement_that_takes_too_long_is_not_repeated(lab):

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from . import primary_check
 from .engine import create_unpooled_engine
 from .faults import describe
-from .findings import Finding
+from .findings import LEVELS, Finding
 from .log_position import read_written, replayed
 from .look import LOOK
 from .position import NOWHERE, Position, includes
@@ -29,7 +29,8 @@ async def replicas(connection: AsyncConnection, settings: DatabaseSettings) -> F
     if written is NOWHERE:
         return "fail", "the primary does not number its transactions: switch GTIDs on"
     found = [await _replica(each, written) for each in settings.replicas()]
-    return max(level for level, _ in found), "; ".join(text for _, text in found)
+    worst = max((level for level, _ in found), key=LEVELS.index)
+    return worst, "; ".join(text for _, text in found)
 
 
 async def _replica(settings: DatabaseSettings, written: Position) -> Finding:

@@ -7,6 +7,7 @@ from pymysql.constants import CLIENT, CR  # type: ignore[import-untyped]
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from . import dialect
+from .environment import require
 from .startup import startup_args
 from .watch import Watch, bounded
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from .settings import DatabaseSettings
 
 DRIVER = "aiomysql"
+
+require(Connection, "_connect", "_request_authentication")
 
 
 def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:

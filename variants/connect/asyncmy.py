@@ -8,6 +8,8 @@ from asyncmy.errors import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from . import dialect
+from .environment import require
+from .environment import require
 from .startup import startup_args
 from .watch import Watch, bounded
 
@@ -18,6 +20,8 @@ DRIVER = "asyncmy"
 # Of the rows that a reader has not taken yet, what may wait here. The rest waits in
 # the server.
 AHEAD_BYTES = 256 * 1024
+
+require(_MySQLProtocol, "buffer_updated", "wait_for_data")
 
 
 def connect_args(settings: "DatabaseSettings") -> dict[str, Any]:

@@ -50,4 +50,5 @@ def create_unpooled_engine(settings: DatabaseSettings) -> AsyncEngine:
         settings.sqlalchemy_url,
         connect_args=connect_args(settings),
         poolclass=NullPool,
+        hide_parameters=True,
     )

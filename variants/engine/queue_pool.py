@@ -46,6 +46,7 @@ def create_unpooled_engine(settings: DatabaseSettings) -> AsyncEngine:
         settings.sqlalchemy_url,
         connect_args=connect_args(settings),
         poolclass=NullPool,
+        hide_parameters=True,
     )
 
 

@@ -1,13 +1,12 @@
 """What all processes may open together, by the numbers that are in force."""
 
-import os
-
 from .budget import FLEET_PROCESSES, WORKERS
+from .environment import positive_number
 from .settings import DatabaseSettings
 
 
 def fleet(settings: DatabaseSettings) -> tuple[int, str]:
-    workers = int(os.environ.get("WEB_CONCURRENCY", WORKERS))
+    workers = positive_number("WEB_CONCURRENCY", WORKERS)
     processes = FLEET_PROCESSES // WORKERS * workers
     each = settings.connections
     total = processes * each

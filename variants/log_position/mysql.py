@@ -14,6 +14,8 @@ WRITTEN = "SELECT /*M! @@GLOBAL.gtid_binlog_pos */ /*!80000 @@GLOBAL.gtid_execut
 GTID = re.compile(r"(?:(\d+)-\d+-|([0-9a-f-]{36}):(?:1-)?)(\d+)")
 # A read waits so long for a replica that has not come as far as its client has seen.
 WAIT_SECONDS = 0.2
+# The lag follows from positions: what a replica says of itself may be NULL.
+TELLS_LAG = False
 
 
 def read_written(connection: Connection, engine: Engine) -> Position:

@@ -12,6 +12,8 @@ SELECT (CASE current_setting('synchronous_commit')
 """
 # A read waits so long for a replica that has not come as far as its client has seen.
 WAIT_SECONDS = 0.2
+# The lag follows from positions: what a replica says of itself may be NULL.
+TELLS_LAG = False
 
 
 def read_written(connection: Connection, _: Engine) -> Position:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from .db.faults import TookTooLong
 from .db.fleet import of_worker
 from .db.session import Database, open_database
 from .settings import Settings
@@ -17,17 +16,11 @@ from .settings import Settings
 Work = Callable[[Database], Awaitable[None]]
 
 
-def run(work: Work, seconds: float) -> None:
+def run(work: Work) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_alone(work, seconds))
+        runner.run(_alone(work))
 
 
-async def _alone(work: Work, seconds: float) -> None:
+async def _alone(work: Work) -> None:
     async with open_database(of_worker(Settings.load())) as database:
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                await work(database)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise TookTooLong(f"a task of more than {seconds:g} s") from error
+        await work(database)

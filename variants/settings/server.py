@@ -26,6 +26,10 @@ from .watch import PING_SECONDS, RESET_SECONDS
 # 0 would mean: for ever.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
 
+# What names a server, and so belongs to no other one.
+ELSEWHERE = ("_url", "_urls", "_hosts")
+_SETTINGS = f"{__package__}.settings"
+
 Parts = tuple[str | float, ...]
 ACQUIRE = "database_acquire_timeout_seconds"
 CONNECT = "database_connect_timeout_seconds"
@@ -88,9 +92,25 @@ class DatabaseSettings(Login):
     def exports_at_once(self) -> int:
         return max(1, self.database_pool_size // 4)
 
-    def direct(self) -> Self:
+    def direct(self) -> "DatabaseSettings":
         """Where migrations go: there is nothing in between."""
         return self
+
+    def at(self, url: str | SecretStr, variable: str) -> Any:
+        """These settings for the server of another URL.
+
+        User, password, database and certificate are as here unless the URL has them;
+        the port is that of the dialect. The environment is not read again, so pools
+        and limits stay what this process was told. SystemExit names the variable.
+        """
+        # Without the fields of the service's own class, which no other server needs.
+        own: Any = next(c for c in type(self).__mro__ if c.__module__ == _SETTINGS)
+        values = {name: getattr(self, name) for name in own.model_fields}
+        values |= dict.fromkeys(name for name in values if name.endswith(ELSEWHERE))
+        values |= {"database_port": DEFAULT_PORT}
+        if self.database_sslmode == _default_sslmode(self.database_host):
+            del values["database_sslmode"]  # the other host may have another default
+        return own.load(**values | parts_of(url, variable))
 
     @property
     def sqlalchemy_url(self) -> URL:
@@ -153,8 +173,12 @@ class DatabaseSettings(Login):
                     f"{name.upper()} is missing: set DATABASE_URL, or DATABASE_HOST,"
                     " DATABASE_USER and DATABASE_NAME."
                 )
-        local = values["database_host"] in LOOPBACK
-        return {"database_sslmode": "disable" if local else "verify-full"} | values
+        sslmode = _default_sslmode(values["database_host"])
+        return {"database_sslmode": sslmode} | values
+
+
+def _default_sslmode(host: str) -> str:
+    return "disable" if host in LOOPBACK else "verify-full"
 
 
 def _told(parts: Parts, total: float) -> str:

@@ -5,6 +5,10 @@ from typing import Any
 
 from celery.worker import consumer  # type: ignore[import-untyped]
 
+from .db.environment import require
+
+require(consumer.Consumer, "call_soon_ack")
+
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """It connects anew.

@@ -8,11 +8,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .db.position import SEEN, Seen, from_token, to_token, union
+from .db.settings import READ_AFTER_SECONDS
 
 HEADER = "X-Read-After"
 COOKIE = f"{__name__.partition('.')[0]}_read_after"
-# By then each replica has it, or is not used any more.
-COOKIE_SECONDS = 60
 
 
 class ReadYourWrites:
@@ -41,7 +40,7 @@ class ReadYourWrites:
                 headers[HEADER] = token
                 headers.append(
                     "Set-Cookie",
-                    f"{COOKIE}={token}; Max-Age={COOKIE_SECONDS}; Path=/; HttpOnly;"
+                    f"{COOKIE}={token}; Max-Age={READ_AFTER_SECONDS}; Path=/; HttpOnly;"
                     f" SameSite=Lax{secure}",
                 )
             await send(message)

@@ -1,5 +1,6 @@
 """Settings come from the environment; a wrong one ends the process in one sentence."""
 
+import os
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +32,27 @@ class EnvironmentSettings(BaseSettings):
             raise SystemExit(f"{error}.") from None
         except ValidationError as error:
             raise SystemExit("\n".join(map(_sentence, error.errors()))) from None
+
+
+def positive_number(variable: str, default: int) -> int:
+    """What a variable says that others read too, gunicorn say; or SystemExit."""
+    text = os.environ.get(variable) or str(default)
+    if not text.isdecimal() or int(text) < 1:
+        raise SystemExit(f"{variable}={text}: write a whole number from 1 on.")
+    return int(text)
+
+
+def require(owner: type, *names: str) -> None:
+    """Stop the start when a library has renamed what this service overrides.
+
+    The override would do nothing then, and nothing would say so. SystemExit names the
+    library's module and what is missing.
+    """
+    if missing := [name for name in names if not hasattr(owner, name)]:
+        raise SystemExit(
+            f"{owner.__module__} has no {', '.join(missing)} any more:"
+            " install an older release of it, or update this service by `make update`."
+        )
 
 
 def _sentence(problem: ErrorDetails) -> str:

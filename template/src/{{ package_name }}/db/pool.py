@@ -158,6 +158,11 @@ class FairPool(AsyncAdaptedQueuePool):
         finally:
             acquire_until.reset(token)
 
+    def dispose(self) -> None:
+        # It takes what is idle, and must not wait in line for what is in use.
+        self._pool.has_room = True
+        super().dispose()
+
     def _do_get(self) -> Entry:
         free = self._max_overflow - self._overflow
         self._pool.has_room = free > self._pool.places

@@ -10,7 +10,7 @@ from .engine import ENGINES, ask, create_engine
 from .pool import give_up
 from .read_only import READ_ONLY
 from .settings import DatabaseSettings
-from .watch import cut
+from .sockets import cut
 
 
 def create_engines(
@@ -31,13 +31,6 @@ def send_on(engine: AsyncEngine) -> None:
     for loan in pool.figures.loans:
         if (connection := loan[0]()) and connection.is_valid:
             cut(fileno, connection.driver_connection)
-
-
-def leave(*engines: AsyncEngine) -> None:
-    """Connect anew before the next use: an endpoint may lead to another server now."""
-    for engine in engines:
-        pool: Any = engine.sync_engine.pool
-        pool._invalidate(None)
 
 
 def _create_line(settings: DatabaseSettings) -> AsyncEngine:

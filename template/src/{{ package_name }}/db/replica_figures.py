@@ -29,8 +29,10 @@ WAIT = Histogram(
 
 def show(replicas: "Replicas") -> None:
     """Take over what was counted: a figure that workers share is slow to write."""
-    for name, number in replicas.reads.items():
-        READS.labels(name).inc(number)
+    for name, number in [*replicas.reads.items()]:
+        if number > 0:  # else it was taken over, and has moved since: counted below 0
+            READS.labels(name).inc(number)
+            del replicas.reads[name]
     for reason, number in replicas.fallbacks.items():
         FALLBACKS.labels(reason).inc(number)
     for seconds in replicas.waits:
@@ -40,6 +42,5 @@ def show(replicas: "Replicas") -> None:
         for reason, number in replica.bans.items():
             BANS.labels(replica.name, reason).inc(number)
         replica.bans.clear()
-    replicas.reads.clear()
     replicas.fallbacks.clear()
     replicas.waits.clear()

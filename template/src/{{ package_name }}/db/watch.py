@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-import os
 import random
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import ExceptionContext, event, exc
+from sqlalchemy import Engine, ExceptionContext, event, exc
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection as Connection
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from .deadline import seconds_left
 from .dialect import is_read_only
+from .sockets import cut, keep_alive, socket_of
 
 if TYPE_CHECKING:
     from .settings import DatabaseSettings
@@ -33,15 +34,11 @@ IDLE_SECONDS = 1
 LIFETIME_SECONDS = 1500
 LOOK_SECONDS = 0.1
 JITTER = 0.2
-
-KEEPALIVE = {
-    "TCP_KEEPIDLE": 60,  # seconds
-    "TCP_KEEPINTVL": 10,  # seconds
-    "TCP_KEEPCNT": 3,
-    "TCP_USER_TIMEOUT": 10_000,  # milliseconds
-}
+# A pool may be retired once a second for as long as a name leads to a standby.
+RETIRED_LOG_SECONDS = 10
 
 logger = logging.getLogger(__name__)
+_WATCHES: "WeakKeyDictionary[Engine, Watch]" = WeakKeyDictionary()
 
 
 def bounded(
@@ -62,8 +59,8 @@ def bounded(
             async with asyncio.timeout(seconds):
                 login = {"password": await settings.password()}
                 connection = await connect(*args, **kwargs, **login)
-                with _socket(fileno, connection) as tcp:
-                    _keep_alive(tcp)
+                with socket_of(fileno, connection) as tcp:
+                    keep_alive(tcp)
                 return connection
         except TimeoutError as error:
             raise failure(f"cannot connect: no answer in {seconds:.1f} s") from error
@@ -95,6 +92,8 @@ class Watch:
         self._expected: dict[Any, tuple[float, float, Context]] = {}
         self._looks_in: asyncio.AbstractEventLoop | None = None
         self._statement_seconds = settings.database_client_timeout_seconds
+        self.retired_at = self._logged_at = 0.0
+        _WATCHES[engine.sync_engine] = self
         # Before SQLAlchemy has a first look at the server, which knows no limit.
         event.listen(engine.sync_engine, "first_connect", self._on_first, insert=True)
         event.listen(engine.sync_engine, "connect", self._on_connect)
@@ -109,7 +108,18 @@ class Watch:
         for name, seconds in bounds.items():
             setattr(dialect, name, self._timed(getattr(dialect, name), seconds))
         setattr(dialect, "initialize", _first_look(dialect.initialize))  # noqa: B010
-        event.listen(engine.sync_engine, "handle_error", _leave_reader)
+        event.listen(engine.sync_engine, "handle_error", self._leave_reader)
+
+    def retire(self, reason: str) -> None:
+        """Replace each connection that is open now, at its next checkout at the latest.
+
+        What is at work goes on to its end: nothing is opened beside it, so the server
+        has no more connections than the budget counts.
+        """
+        self.retired_at = now = monotonic()
+        if reason and now - self._logged_at > RETIRED_LOG_SECONDS:
+            self._logged_at = now
+            logger.warning("connection pool retired: %s", reason)
 
     def _on_first(self, connection: Connection, _: ConnectionPoolEntry) -> None:
         self._expect(connection, seconds_left(self._statement_seconds))
@@ -117,13 +127,15 @@ class Watch:
     def _on_connect(self, connection: Connection, entry: ConnectionPoolEntry) -> None:
         self._expected.pop(connection, None)
         age = LIFETIME_SECONDS * random.uniform(1 - JITTER, 1)  # noqa: S311
-        entry.info["used_at"] = monotonic()
+        entry.info["used_at"] = entry.info["opened_at"] = monotonic()
         entry.info["old_at"] = monotonic() + age
 
     def _on_checkout(
         self, connection: Connection, entry: ConnectionPoolEntry, _: Any
     ) -> None:
         now = monotonic()
+        if entry.info["opened_at"] <= self.retired_at:
+            raise exc.DisconnectionError("moved")
         if now > entry.info["old_at"]:
             raise exc.DisconnectionError("lifetime")
         if now - entry.info["used_at"] < IDLE_SECONDS:
@@ -134,9 +146,9 @@ class Watch:
         except Exception as error:
             # Refused at once: this one was closed. No answer: the network is gone,
             # and with it all connections from before.
-            silent = monotonic() - now >= PING_SECONDS
-            kind = exc.InvalidatePoolError if silent else exc.DisconnectionError
-            raise kind("validation") from error
+            if monotonic() - now >= PING_SECONDS:
+                self.retire("a connection gave no answer to the ping")
+            raise exc.DisconnectionError("validation") from error
         finally:
             self._expected.pop(connection, None)
 
@@ -156,8 +168,24 @@ class Watch:
                 execute(cursor, *arguments)
             finally:
                 self._expected.pop(connection, None)
+            if getattr(cursor, "server_side", False):  # its rows are still to come
+                context.cursor = _TimedCursor(
+                    cursor, partial(self._fetch, connection, seconds)
+                )
 
         return timed
+
+    def _fetch(self, connection: Any, seconds: float, fetch: Callable[[], Any]) -> Any:
+        self._expect(connection, seconds)
+        try:
+            return fetch()
+        except Exception as error:
+            # SQLAlchemy 2.1 translates the errors of a statement, and of asyncpg's
+            # cursors leaves them as they are: they would be no DBAPIError.
+            connection.dbapi_connection._handle_exception(error)
+            raise
+        finally:
+            self._expected.pop(connection, None)
 
     def _timed(self, end: Callable[[Any], None], seconds: float) -> Callable[..., None]:
         def timed(connection: Any) -> None:
@@ -183,6 +211,17 @@ class Watch:
             self._looks_in = loop
             loop.call_later(LOOK_SECONDS, self._look)
 
+    def _leave_reader(self, context: ExceptionContext) -> None:
+        """A server that only reads is not the primary any more: no connection of the
+        pool leads where it should.
+        """
+        # Not at COMMIT: what is called lost there may have been committed, and this is
+        # not.
+        if context.statement and is_read_only(context.original_exception):
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+            self.retire("the server refuses to write, so it is not the primary")
+
     def _look(self) -> None:
         # One timer for all: a timer each would cost a read 40 us, this 10.
         for connection, (until, seconds, context) in list(self._expected.items()):
@@ -197,6 +236,26 @@ class Watch:
     def _cut(self, connection: Any, seconds: float) -> None:
         logger.warning("No answer in %.1f s: connection cut.", seconds)
         cut(self._fileno, connection.driver_connection)
+
+
+class _TimedCursor:
+    """A cursor of the server, each fetch of which is bounded as a statement is."""
+
+    def __init__(self, cursor: Any, timed: Callable[[Callable[[], Any]], Any]) -> None:
+        self._cursor = cursor
+        self._timed = timed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def fetchone(self) -> Any:
+        return self._timed(self._cursor.fetchone)
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        return self._timed(partial(self._cursor.fetchmany, size))
+
+    def fetchall(self) -> Any:
+        return self._timed(self._cursor.fetchall)
 
 
 def _first_look(initialize: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -218,36 +277,10 @@ def _first_look(initialize: Callable[[Any], None]) -> Callable[[Any], None]:
     return look
 
 
-def cut(fileno: Callable[[Any], int], connection: Any) -> None:
-    """Shut the socket of a driver's connection: whoever waits for it waits no more."""
-    # It may be closed already.
-    with suppress(Exception), _socket(fileno, connection) as tcp:
-        tcp.shutdown(socket.SHUT_RDWR)
+def retire(engine: AsyncEngine, reason: str = "") -> None:
+    """The one way to abandon a pool. Without a reason the caller has logged it."""
+    _WATCHES[engine.sync_engine].retire(reason)
 
 
-def _leave_reader(context: ExceptionContext) -> None:
-    """A server that only reads is not the primary any more: no connection of the pool
-    leads where it should.
-    """
-    # Not at COMMIT: what is called lost there may have been committed, and this is not.
-    if context.statement and is_read_only(context.original_exception):
-        context.is_disconnect = True
-
-
-def _socket(fileno: Callable[[Any], int], connection: Any) -> socket.socket:
-    """A second one for the same connection, to be closed after its use."""
-    return socket.socket(fileno=os.dup(fileno(connection)))
-
-
-def _keep_alive(tcp: socket.socket) -> None:
-    """Let the kernel probe an idle connection.
-
-    Load balancers and firewalls forget a silent one after 240 to 600 s, and tell
-    nobody. First probe after 60 s, dead after 3 at 10 s; unanswered data after 10 s.
-    """
-    if tcp.family == socket.AF_UNIX:
-        return
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if option := getattr(socket, name, None):  # not every platform has them all
-            tcp.setsockopt(socket.IPPROTO_TCP, option, value)
+def retired_at(engine: AsyncEngine) -> float:
+    return _WATCHES[engine.sync_engine].retired_at

@@ -120,6 +120,19 @@ async def test_callers_in_line_have_their_turn_when_a_connect_fails(
     await engine.dispose()
 
 
+async def test_disposal_does_not_wait_for_a_place_that_is_promised(
+    small: Settings,
+) -> None:
+    engine = create_engine(small)
+    await (await engine.connect()).close()
+    queue: Any = engine.pool._pool  # type: ignore[attr-defined]
+    queue.places, queue.has_room = 1, False
+
+    async with asyncio.timeout(5):
+        await engine.dispose()
+    assert queue.places == 1
+
+
 def in_line(queue: FairQueue, at_most: float = 5) -> asyncio.Task[Any]:
     return asyncio.create_task(greenlet_spawn(queue.get, True, at_most))
 

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import uvloop
 from celery import signals  # type: ignore[import-untyped]
 
-from .db.faults import TookTooLong
 from .db.fleet import of_worker
 from .db.session import Database, open_database
 from .settings import Settings
@@ -46,22 +45,17 @@ class Process:
         self._thread.join()
         self._runner.close()
 
-    def run(self, work: Work, seconds: float) -> None:
+    def run(self, work: Work) -> None:
         try:
-            self._await(self._work(work, seconds))
+            self._await(self._work(work))
         finally:
             if self._task:  # a signal ends the process: let the task roll back before
                 self._await(self._give_up(self._task))
 
-    async def _work(self, work: Work, seconds: float) -> None:
+    async def _work(self, work: Work) -> None:
         self._task = asyncio.current_task()
         try:
-            async with asyncio.timeout(seconds) as limit:
-                await work(self._database)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise TookTooLong(f"a task of more than {seconds:g} s") from error
+            await work(self._database)
         finally:
             self._task = None
 

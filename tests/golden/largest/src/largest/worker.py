@@ -15,7 +15,7 @@ from celery.exceptions import Reject  # type: ignore[import-untyped]
 from celery.worker import state  # type: ignore[import-untyped]
 from kombu.exceptions import OperationalError
 
-from .db.faults import Fault, classify, describe
+from .db.faults import Fault, OutcomeUnknown, TookTooLong, classify, describe
 from .db.session import Database
 from .origin import adopt
 from .origin import headers as origin
@@ -82,7 +82,8 @@ class Task(Generic[P]):
                     publishers, copy_context().run, publish
                 )
         except (OperationalError, TimeoutError) as error:
-            logger.warning("%s not enqueued: %s", self._registered.name, error)
+            reason = str(error) or type(error).__name__
+            logger.warning("%s not enqueued: %s", self._registered.name, reason)
             return False
         return True
 
@@ -112,9 +113,17 @@ def task(
     return decorate
 
 
-async def _sheltered(work: Work, database: Database) -> None:
+async def _bounded(work: Work, seconds: float, database: Database) -> None:
+    commits = database.interrupted_commits
     try:
-        await work(database)
+        async with asyncio.timeout(seconds) as limit:
+            await work(database)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        if database.interrupted_commits > commits:
+            raise OutcomeUnknown(f"COMMIT was under way after {seconds:g} s") from error
+        raise TookTooLong(f"a task of more than {seconds:g} s") from error
     except SystemExit as error:
         # It would end the loop, and whoever waits for that would wait for ever.
         raise RuntimeError(f"A task must not exit: {error}") from error
@@ -124,7 +133,8 @@ def _attempt(task: Any, work: Work) -> None:
     adopt(task.request.get)
     with observed(task.name):
         try:
-            return run(partial(_sheltered, work), settings.celery_task_timeout_seconds)
+            seconds = settings.celery_task_timeout_seconds
+            return run(partial(_bounded, work, seconds))
         except Exception as error:
             if state.should_terminate:  # a worker without children that has to stop
                 raise Reject("not done in time", requeue=True) from None

@@ -1,11 +1,14 @@
 """The engine: of several hosts it follows the one that is the primary."""
 
 import asyncio
+import logging
+from functools import partial
 from time import monotonic
 from typing import Any
 
+from prometheus_client import Gauge
 from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -15,7 +18,8 @@ from .deadline import seconds_left
 from .primary_engine import ENGINES, forget_connections
 from .role import IS_PRIMARY, read_only_error
 from .settings import DatabaseSettings
-from .watch import IDLE_SECONDS, PING_SECONDS, cut
+from .sockets import address_of, cut
+from .watch import IDLE_SECONDS, PING_SECONDS, retire, retired_at
 
 __all__ = [
     "ENGINES",
@@ -25,12 +29,22 @@ __all__ = [
     "forget_connections",
 ]
 
+PRIMARY = Gauge(
+    "database_primary",
+    "1 where the newest connection of a worker to the primary leads.",
+    ["host"],
+    multiprocess_mode="livemax",
+)
+
+logger = logging.getLogger(__name__)
+
 
 def create_engine(settings: DatabaseSettings, name: str = "primary") -> AsyncEngine:
     """A pool of connections to the primary; of a replica if it has another name."""
     engine = primary_engine.create_engine(settings, name)
     if name == "primary":
-        event.listen(engine.sync_engine, "checkout", _leave_standby)
+        event.listen(engine.sync_engine, "connect", _Primary(engine).on_connect)
+        event.listen(engine.sync_engine, "checkout", partial(_leave_standby, engine))
     return _follow_primary(engine, settings)
 
 
@@ -46,13 +60,16 @@ def _follow_primary(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncEng
     hosts = settings.hosts()
     begin_at = 0
 
-    def connect(dialect: Any, _: Any, args: Any, parameters: dict[str, Any]) -> Any:
+    def connect(
+        dialect: Any, entry: ConnectionPoolEntry, args: Any, parameters: dict[str, Any]
+    ) -> Any:
         nonlocal begin_at
         failures: list[Exception] = []
         for _ in hosts:
             tried = begin_at
             host = hosts[tried]
             where = {"host": host.database_host, "port": host.database_port}
+            entry.info["host"] = f"{host.database_host}:{host.database_port}"
             try:
                 connection = dialect.connect(
                     *args, **(parameters | connect_args(host) | where)
@@ -62,7 +79,7 @@ def _follow_primary(engine: AsyncEngine, settings: DatabaseSettings) -> AsyncEng
                 if is_primary:
                     return connection
                 connection.close()
-                standby = f"{where['host']}:{where['port']} is not the primary"
+                standby = f"{entry.info['host']} is not the primary"
                 failures.append(read_only_error(dialect.loaded_dbapi, standby))
             except dialect.loaded_dbapi.Error as error:
                 failures.append(error)
@@ -89,7 +106,9 @@ def ask(connection: Any, statement: str) -> Any:
         timer.cancel()
 
 
-def _leave_standby(connection: Any, entry: ConnectionPoolEntry, _: Any) -> None:
+def _leave_standby(
+    engine: AsyncEngine, connection: Any, entry: ConnectionPoolEntry, _: Any
+) -> None:
     """A primary that has become a standby answers reads, with what is old by now.
 
     Whoever writes to it is told; a connection that was idle is asked.
@@ -101,4 +120,30 @@ def _leave_standby(connection: Any, entry: ConnectionPoolEntry, _: Any) -> None:
     except Exception as error:  # lost since it was validated
         raise DisconnectionError("validation") from error
     if not is_primary:
-        raise InvalidatePoolError("moved")
+        retire(engine, f"{address_of(fileno, connection)} is a standby")
+        raise DisconnectionError("moved")
+
+
+class _Primary:
+    """Where the newest connection of the pool leads: logged when it has moved."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._address = ""
+        self._since = monotonic()
+
+    def on_connect(self, connection: Any, entry: ConnectionPoolEntry) -> None:
+        # Of several hosts the one that was taken; else what the name has led to.
+        address = entry.info.get("host") or address_of(fileno, connection)
+        # A name may stand for many servers, as that of a proxy does: then only what
+        # follows on a retired pool is a move.
+        is_move = "host" in entry.info or retired_at(self._engine) > self._since
+        self._since = monotonic()
+        if address == self._address:
+            return
+        if self._address:
+            PRIMARY.labels(self._address).set(0)
+            if is_move:
+                logger.warning("primary is %s now, was %s", address, self._address)
+        PRIMARY.labels(address).set(1)
+        self._address = address

@@ -1,6 +1,5 @@
 """What all processes may open together, by the numbers that are in force."""
 
-import os
 from typing import TypeVar
 
 from pydantic import Field
@@ -12,7 +11,7 @@ from .budget import (
     FLEET_PROCESSES,
     WORKERS,
 )
-from .environment import EnvironmentSettings
+from .environment import EnvironmentSettings, positive_number
 from .settings import DatabaseSettings
 
 Settings = TypeVar("Settings", bound=DatabaseSettings)
@@ -39,7 +38,7 @@ def of_worker(settings: Settings) -> Settings:
 
 
 def fleet(settings: DatabaseSettings) -> tuple[int, str]:
-    workers = int(os.environ.get("WEB_CONCURRENCY", WORKERS))
+    workers = positive_number("WEB_CONCURRENCY", WORKERS)
     processes = FLEET_PROCESSES // WORKERS * workers
     each = settings.connections
     of_tasks = CELERY_PROCESSES // CELERY_CONCURRENCY * tasks.celery_concurrency

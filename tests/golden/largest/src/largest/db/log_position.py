@@ -12,6 +12,9 @@ from .position import Position
 STICK_SECONDS = 2
 # To wait would not be worth it.
 WAIT_SECONDS = 0
+# Without a number of its own nobody can tell how far a reader is behind: NULL is
+# not read from.
+TELLS_LAG = True
 
 
 def read_written(_: Connection, __: Engine) -> Position:

@@ -1,16 +1,14 @@
 """DATABASE_* variables of the pooler, and DATABASE_DIRECT_URL to go around it."""
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import SecretStr, model_validator
 
 from .budget import FLEET_PROCESSES, POOLER_CONNECTIONS
-from .dialect import DEFAULT_PORT
 from .server_settings import DatabaseSettings as ServerSettings
 from .url import parts_of
 
 DIRECT = "DATABASE_DIRECT_URL"
-SAME = ("user", "password", "name", "sslrootcert")
 
 
 class DatabaseSettings(ServerSettings):
@@ -29,15 +27,11 @@ class DatabaseSettings(ServerSettings):
         share = POOLER_CONNECTIONS // 4 // FLEET_PROCESSES
         return max(1, min(share, super().exports_at_once))
 
-    def direct(self) -> Self:
+    def direct(self) -> Any:
         """Where migrations go: their lock belongs to a session, which nobody shares."""
         if not self.database_direct_url:
             raise SystemExit(
                 f"{DIRECT} is missing: set it to the URL of the server itself. The"
                 " pooler may give every transaction another session."
             )
-        same = {f"database_{name}": getattr(self, f"database_{name}") for name in SAME}
-        parts = parts_of(self.database_direct_url, DIRECT)
-        return self.load(
-            **(same | {"database_url": None, "database_port": DEFAULT_PORT} | parts)
-        )
+        return self.at(self.database_direct_url, DIRECT)

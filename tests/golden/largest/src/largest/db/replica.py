@@ -13,13 +13,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from .deadline import acquire_until, seconds_left
 from .faults import Fault, classify, describe
-from .log_position import WAIT_SECONDS, replayed
+from .log_position import TELLS_LAG, WAIT_SECONDS, replayed
 from .look import LOOK
 from .position import NOWHERE, Position, includes
 from .primary_session import closing
-from .replica_engines import create_engines, leave, send_on
+from .replica_engines import create_engines, send_on
 from .replica_lag import Lag
 from .settings import DatabaseSettings
+from .watch import retire
 
 # A look has its answer after so long, or new reads go elsewhere until it has one...
 DOUBT_SECONDS = 0.25
@@ -162,12 +163,19 @@ class Replica:
         self.lag_seconds = behind if told is None else float(told)
         if not found.is_replica:
             self._ban("primary", "it is no replica")
-            leave(self.engine, self._line)
+            # An endpoint may lead to another server now.
+            retire(self.engine)
+            retire(self._line)
+        elif TELLS_LAG and told is None:
+            self._ban("lag", "it does not say how far it is behind")
         elif self.lag_seconds > self._max_lag_seconds:
             self._ban("lag", f"it is {self.lag_seconds:.1f} s behind")
         elif not self.is_banned(now):  # since this look has begun
             if self._banned_until:
                 logger.info("replica %s is used again", self.name)
+            if self.trouble == "primary":
+                # Its address leads elsewhere now; what was opened meanwhile does not.
+                retire(self.engine)
             self.trouble, self._banned_until = "", 0.0
             self._fresh_until = now + FRESH_SECONDS
 

@@ -16,6 +16,7 @@ from .replica import DOUBT_SECONDS, SILENT_SECONDS, Replica
 from .replica_figures import show
 from .role import IS_PRIMARY
 from .settings import DatabaseSettings
+from .watch import retire
 
 LOOK_SECONDS = 0.25
 # How often the primary is asked where it is, to know how far the others are behind.
@@ -63,13 +64,14 @@ class Replicas:
             if await foremost.reaches(seen):
                 chosen = foremost
             self.waits.append(monotonic() - began)
-        if chosen:
-            self.reads[chosen.name] += 1
-        else:
-            self.fall_back("behind" if ready else "none ready")
+        self.reads[chosen.name if chosen else "primary"] += 1
+        if not chosen:
+            self.fallbacks["behind" if ready else "none ready"] += 1
         return chosen
 
-    def fall_back(self, reason: str) -> None:
+    def count_move(self, replica: Replica, reason: str) -> None:
+        """A read session goes on at the primary. A session is one read, not two."""
+        self.reads[replica.name] -= 1
         self.reads["primary"] += 1
         self.fallbacks[reason] += 1
 
@@ -119,6 +121,8 @@ class Replicas:
         for replica in self._all:
             replica.look()
         if not self._sample and now - self._sampled_at > SAMPLE_SECONDS:
+            # Whatever the answer: a name may lead to a standby for a minute.
+            self._sampled_at = now
             self._sample = asyncio.create_task(self._see_primary(), context=Context())
         show(self)
         in_use = any(replica.is_in_use() for replica in self._all)
@@ -138,7 +142,7 @@ class Replicas:
                         await connection.run_sync(read_written, engine.sync_engine)
                     )
             if not is_primary:
-                await engine.dispose()  # and connect to the one that is
+                retire(engine, "the address of the primary leads to a standby")
         except SQLAlchemyError:
             pass  # who cannot be reached does not move either
         finally:

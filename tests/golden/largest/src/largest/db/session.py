@@ -111,6 +111,6 @@ class _Movable(ReadOnly):
 
     def _move(self, reason: str) -> None:
         database: Database = self.info["database"]
-        database.replicas.fall_back(reason)
+        database.replicas.count_move(self.info["replica"], reason)
         self.info["replica"] = None
         self.bind = database.engine.sync_engine

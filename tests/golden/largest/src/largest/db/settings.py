@@ -10,10 +10,12 @@ from sqlalchemy.exc import ArgumentError
 from .dialect import DEFAULT_PORT, SCHEMES
 from .login import LOOPBACK
 from .primary_settings import DatabaseSettings as PrimarySettings
-from .url import parts_of
 
 REPLICAS = "DATABASE_REPLICA_URLS"
-SAME = ("user", "password", "name", "sslrootcert")
+# For so long a client tells what it has written. A replica further behind than this
+# must not be read from: "reads see the writes before them" would not hold.
+READ_AFTER_SECONDS = 60
+MaxLag = Annotated[float, Field(ge=0.5, le=READ_AFTER_SECONDS)]
 HOSTS = re.compile(r"([^:]+://(?:[^@]*@)?)([^/?]*)(.*)")
 
 
@@ -21,9 +23,9 @@ class DatabaseSettings(PrimarySettings):
     # Commas in between, one for each; the README says what an endpoint may be.
     database_replica_urls: SecretStr | None = None
     # Whoever is further behind is not read from for a while.
-    database_replica_max_lag_seconds: Annotated[float, Field(ge=0.5, le=3600)] = 5
+    database_replica_max_lag_seconds: MaxLag = 5
     # Who may be the primary instead: host:port,host:port.
-    database_failover_hosts: str = ""
+    database_failover_hosts: str | None = None
 
     @property
     def connections(self) -> int:
@@ -32,21 +34,18 @@ class DatabaseSettings(PrimarySettings):
         pools = 2 if self.database_replica_urls else 1
         return pools * super().connections + pools - 1
 
-    def replicas(self) -> list[Self]:
-        """The settings of each; what its URL leaves out is as of the primary."""
+    def replicas(self) -> "list[DatabaseSettings]":
+        """The settings of each; its pool and limits are those of the primary."""
         urls = self.database_replica_urls
-        same = {f"database_{name}": getattr(self, f"database_{name}") for name in SAME}
-        same |= dict.fromkeys(("database_url", "database_replica_urls"))
-        same |= {"database_failover_hosts": "", "database_port": DEFAULT_PORT}
         return [
-            self.load(**(same | parts_of(url, REPLICAS)))
+            self.at(url, REPLICAS)
             for url in (urls.get_secret_value() if urls else "").split(",")
             if url.strip()
         ]
 
     def hosts(self) -> list[Self]:
         """The settings of each server that may be the primary."""
-        others = filter(None, self.database_failover_hosts.split(","))
+        others = filter(None, (self.database_failover_hosts or "").split(","))
         return [self, *(self.model_copy(update=_address(other)) for other in others)]
 
     @model_validator(mode="after")

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg  # type: ignore[import-untyped]
 
+from .environment import require
+
 if TYPE_CHECKING:
     from .settings import DatabaseSettings
+
+
+require(asyncpg.Connection, "_introspect_types", "_server_caps")
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]

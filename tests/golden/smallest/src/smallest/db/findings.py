@@ -9,6 +9,7 @@ from .engine import create_engine
 from .faults import describe
 from .settings import DatabaseSettings
 
+LEVELS = ("ok", "warn", "fail")
 Finding = tuple[str, str]  # ok, warn or fail; what was found, and what helps
 Look = Callable[[AsyncConnection, DatabaseSettings], Awaitable[Finding]]
 

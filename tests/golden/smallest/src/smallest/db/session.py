@@ -53,6 +53,8 @@ class Database:
         mark_failures(self.writes)
         self.settings = settings
         self.exports = asyncio.Semaphore(settings.exports_at_once)
+        # Cancelled on their way: nobody knows whether they have arrived.
+        self.interrupted_commits = 0
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
@@ -84,6 +86,9 @@ class Database:
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise OutcomeUnknown("connection lost during COMMIT") from error
+            raise
+        except asyncio.CancelledError:
+            self.interrupted_commits += 1
             raise
 
     async def ping(self) -> None:
