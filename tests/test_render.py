@@ -33,7 +33,7 @@ ARROWS = {
     "process": {"db", "settings"},
     "task_figures": set(),
     "worker_settings": {"db"},
-    "acknowledgement": set(),
+    "acknowledgement": {"db"},
     "models": {"db"},
     "settings": {"db"},
     "health": {"probe"},

@@ -35,7 +35,7 @@ class EnvironmentSettings(BaseSettings):
 
 
 def positive_number(variable: str, default: int) -> int:
-    """What a variable says that others read too, gunicorn say; or SystemExit."""
+    """A variable that is no setting of ours; SystemExit names a wrong value."""
     text = os.environ.get(variable) or str(default)
     if not text.isdecimal() or int(text) < 1:
         raise SystemExit(f"{variable}={text}: write a whole number from 1 on.")

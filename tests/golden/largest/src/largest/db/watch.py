@@ -180,8 +180,8 @@ class Watch:
         try:
             return fetch()
         except Exception as error:
-            # SQLAlchemy 2.1 translates the errors of a statement, and of asyncpg's
-            # cursors leaves them as they are: they would be no DBAPIError.
+            # SQLAlchemy 2.1 translates the errors of a statement. For some drivers it
+            # leaves those of a fetch as they are: they would be no DBAPIError.
             connection.dbapi_connection._handle_exception(error)
             raise
         finally:
