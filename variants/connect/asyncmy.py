@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from . import dialect
 from .environment import require
-from .environment import require
 from .startup import startup_args
 from .watch import Watch, bounded
 

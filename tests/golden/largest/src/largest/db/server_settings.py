@@ -92,7 +92,7 @@ class DatabaseSettings(Login):
     def exports_at_once(self) -> int:
         return max(1, self.database_pool_size // 4)
 
-    def direct(self) -> "DatabaseSettings":
+    def direct(self) -> Any:
         """Where migrations go: there is nothing in between."""
         return self
 
