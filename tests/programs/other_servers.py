@@ -1,4 +1,4 @@
-"""Prints where the replicas of a child of Celery are, and what they were told."""
+"""Prints the addresses and limits of the replicas in a child of Celery."""
 
 import json
 import os

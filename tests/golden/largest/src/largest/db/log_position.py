@@ -12,8 +12,7 @@ from .position import Position
 STICK_SECONDS = 2
 # To wait would not be worth it.
 WAIT_SECONDS = 0
-# Without a number of its own nobody can tell how far a reader is behind: NULL is
-# not read from.
+# The number of Aurora is the only one there is: a reader whose lag is NULL is not used.
 TELLS_LAG = True
 
 

@@ -53,7 +53,7 @@ class Database:
         mark_failures(self.writes)
         self.settings = settings
         self.exports = asyncio.Semaphore(settings.exports_at_once)
-        # Cancelled on their way: nobody knows whether they have arrived.
+        # COMMITs that were cancelled without an answer: their outcome is unknown.
         self.interrupted_commits = 0
 
     @asynccontextmanager

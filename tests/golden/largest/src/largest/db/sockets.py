@@ -15,7 +15,7 @@ KEEPALIVE = {
 
 
 def cut(fileno: Callable[[Any], int], connection: Any) -> None:
-    """Shut the socket of a driver's connection: whoever waits for it waits no more."""
+    """Shut the socket of a driver's connection: each wait for its server ends."""
     # It may be closed already.
     with suppress(Exception), socket_of(fileno, connection) as tcp:
         tcp.shutdown(socket.SHUT_RDWR)
