@@ -210,11 +210,11 @@ class Place(NamedTuple):
 def places() -> Iterator[Place]:
     """Each size by each pooler; the rest in turn, since all share a formula."""
     text = (ROOT / "hooks" / "clouds.yml").read_text()
-    for cloud, dialects in yaml.safe_load(text)["clouds"]["default"].items():
-        for dialect, row in dialects.items():
-            if dialect == "sqlite":
+    for cloud, known in yaml.safe_load(text)["clouds"]["default"].items():
+        for dialect, driver in {"postgresql": "asyncpg", "mysql": "asyncmy"}.items():
+            if dialect not in known:
                 continue
-            driver = {"postgresql": "asyncpg", "mysql": "asyncmy"}[dialect]
+            row = known[dialect]
             runtimes = ["container", "kubernetes"]
             if cloud in {"self_hosted", "gcp_cloud_sql", "supabase", "neon"}:
                 runtimes.append("cloud_run")

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -102,13 +103,27 @@ def test_conditions_are_few_flat_and_alone_on_their_line(path: Path) -> None:
     assert len([line for line in tags if CONDITION.fullmatch(line)]) <= 8
 
 
-def test_tables_have_a_row_for_each_choice() -> None:
-    drivers, clouds = (
-        yaml.safe_load((ROOT / "hooks" / f"{name}.yml").read_text())[name]["default"]
-        for name in ("drivers", "clouds")
-    )
-    choices = (ROOT / "hooks" / "choices.jinja").read_text()
-    places = choices[choices.index("macro places") : choices.index("macro sizes")]
+def table(name: str) -> dict[str, Any]:
+    text = (ROOT / "hooks" / f"{name}.yml").read_text()
+    rows: dict[str, Any] = yaml.safe_load(text)[name]["default"]
+    return rows
 
-    assert set(config()["driver"]["choices"].values()) == set(drivers)  # type: ignore[index]
-    assert re.findall(r'\("[^"]+", "([a-z_]+)"\)', places) == list(clouds)
+
+def test_drivers_have_a_row_for_each_choice() -> None:
+    assert set(config()["driver"]["choices"].values()) == table("drivers").keys()  # type: ignore[index]
+
+
+def test_runtimes_name_their_files() -> None:
+    shared = {"bootstrap.sql", "pgbouncer.ini"}
+    files = [file for row in table("runtimes").values() for file in row["deploy"]]
+    found = (ROOT / "template" / "deploy").iterdir()
+
+    assert {*files, *shared} == {path.name.removesuffix(".jinja") for path in found}
+    assert len(files) == len(set(files))
+
+
+def test_vendors_of_runtimes_have_clouds() -> None:
+    """A vendor that is spelled in two ways would be far away from itself."""
+    vendors = {row["vendor"] for row in table("runtimes").values()}
+
+    assert vendors <= {row["vendor"] for row in table("clouds").values()}
