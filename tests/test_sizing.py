@@ -1,176 +1,121 @@
 """The sizing macro against worked examples and against its own promises."""
 
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from jinja2 import Environment, FileSystemLoader
-from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
 from tests.combinations import questionnaire
 from tests.rendering import ROOT, Answers
 
-MACROS = Environment(  # noqa: S701
-    loader=FileSystemLoader(ROOT),
-    extensions=[AnsibleCoreFiltersExtension],
-    trim_blocks=True,
-    lstrip_blocks=True,
-).get_template("hooks/sizing.jinja")
-
-
-def server(**answers: Any) -> dict[str, Any]:
-    sizes: dict[str, Any] = json.loads(MACROS.module.server_sizes(**answers))  # type: ignore[attr-defined]
-    return sizes
-
-
-def rollout(surge: int, unavailable: int) -> dict[str, int]:
-    return {
-        "surge": surge,
-        "unavailable": unavailable,
-        "termination_s": 30,
-        "ready_s": 10,
-    }
-
-
-# Worked by hand: a server of the given max_connections (PostgreSQL unless it says
-# otherwise), and what one process gets.
-EXAMPLES = {
-    "a rollout doubles 20 instances": (
+# Worked by hand: answers, and what they come to (usable, processes, pool_size, total).
+EXAMPLES: dict[str, tuple[Answers, tuple[int, int, int, int]]] = {
+    "the defaults": ({}, (81, 8, 10, 80)),
+    # 357 - 10 - 1 = 346 of 397; 26 x 4 processes
+    "a rollout adds 6 to 20 instances": (
         {
-            "max_connections": 405,
-            "agents": 2,
-            "instances": 20,
-            "workers": 1,
-            "rollout": rollout(5, 5),
+            "cloud": "aws_rds",
+            "database_size": "db.t4g.medium",
+            "max_instances": 20,
+            "workers_per_instance": 4,
         },
-        (349, 40, 8, 8, 0, 320),
+        (346, 104, 3, 312),
     ),
-    "4 workers each": (
-        {
-            "max_connections": 405,
-            "agents": 2,
-            "instances": 20,
-            "workers": 4,
-            "rollout": rollout(5, 5),
-        },
-        (349, 160, 2, 2, 0, 320),
+    # 361 - 10 - 1 = 350 of 402
+    "a rollout doubles them on Cloud Run": (
+        {"runtime": "cloud_run", "max_connections": 405, "max_instances": 20},
+        (350, 40, 8, 320),
     ),
-    "one instance more at a time": (
-        {
-            "max_connections": 405,
-            "agents": 2,
-            "instances": 20,
-            "workers": 4,
-            "rollout": rollout(1, 0),
-        },
-        (349, 96, 3, 3, 0, 288),
+    "a function needs one, and is stopped before its successor": (
+        {"runtime": "lambda"},
+        (81, 10, 1, 10),
     ),
+    # 46 x 4 processes; 12 x 8 = 96 of Celery; (3117 - 96) / 184 = 16
     "with Celery": (
         {
             "max_connections": 3479,
-            "agents": 2,
-            "instances": 40,
-            "workers": 4,
+            "runtime": "kubernetes",
+            "max_instances": 40,
+            "workers_per_instance": 4,
+            "with_celery": True,
             "celery_instances": 6,
             "celery_concurrency": 8,
-            "rollout": rollout(10, 10),
         },
-        (3115, 320, 9, 9, 0, 2976),
+        (3117, 184, 16, 3040),
     ),
+    # (256 - 48) / 8 = 26; (26 - 1) / 2 = 12; 8 x (2 x 12 + 1) + 48 = 248
     "with Celery, and replicas: 3 for each of 4 x 4 tasks": (
         {
             "max_connections": 300,
-            "instances": 2,
-            "workers": 2,
-            "celery_instances": 2,
+            "with_replicas": True,
+            "with_celery": True,
             "celery_concurrency": 4,
-            "celery_per_child": 3,
-            "pools": 2,
         },
-        # (256 - 48) / 8 = 26; (26 - 1) / 2 = 12; 8 x (2 x 12 + 1) + 48 = 248
-        (256, 8, 12, 12, 0, 248),
+        (256, 8, 12, 248),
     ),
-    "by demand": (
-        {
-            "max_connections": 3479,
-            "agents": 2,
-            "instances": 20,
-            "workers": 4,
-            "requests_per_second": 1200,
-            "hold_s": 0.02,
-            "rollout": rollout(5, 5),
-        },
-        (3115, 160, 19, 3, 2, 800),
-    ),
+    # 80 % of 57 = 45
     "a small server, shared": (
-        {
-            "max_connections": 60,
-            "safety": 80,
-            "admin": 3,
-            "instances": 2,
-            "workers": 2,
-            "rollout": rollout(1, 0),
-        },
-        (41, 8, 5, 5, 0, 40),
+        {"cloud": "supabase", "database_size": "nano"},
+        (39, 8, 4, 32),
     ),
-    "the defaults": (
-        {"max_connections": 100, "instances": 2, "workers": 2},
-        (81, 8, 10, 10, 0, 80),
-    ),
-    "MariaDB keeps none back": (
-        {"max_connections": 151, "reserved": 0, "instances": 2, "workers": 2},
-        (129, 8, 16, 16, 0, 128),
-    ),
+    "MariaDB keeps none back": ({"driver": "asyncmy"}, (129, 8, 16, 128)),
     "never more than 20": (
-        {"max_connections": 5000, "instances": 1, "workers": 1},
-        (4486, 2, 20, 20, 0, 40),
+        {"max_connections": 5000, "max_instances": 1, "workers_per_instance": 1},
+        (4486, 2, 20, 40),
+    ),
+    "a pooler takes more than the server": (
+        {"pooler": "transaction"},
+        (81, 8, 20, 160),
     ),
 }
+
+
+@pytest.fixture(scope="module", name="answer")
+def _answer(template: Path) -> Iterator[Callable[[Answers], Answers]]:
+    with questionnaire(template) as answer:
+        yield answer
 
 
 @pytest.mark.parametrize(
     ("answers", "expected"), EXAMPLES.values(), ids=EXAMPLES.keys()
 )
 def test_worked_examples(
-    answers: dict[str, Any], expected: tuple[int, int, int, int, int, int]
+    answer: Callable[[Answers], Answers],
+    answers: Answers,
+    expected: tuple[int, int, int, int],
 ) -> None:
-    sizes = server(**{"reserved": 3} | answers)
+    budget = answer(answers)["budget"]
 
-    keys = ("usable", "processes", "cap", "pool_size", "max_overflow", "total")
-    assert tuple(sizes[key] for key in keys) == expected
-    assert not sizes["refusal"]
+    keys = ("usable", "processes", "pool_size", "total")
+    assert tuple(budget[key] for key in keys) == expected
+    assert budget["max_overflow"] == 0
+    assert not budget["refusal"]
 
 
-def test_no_fleet_can_open_more_than_is_usable() -> None:
-    """Every fleet is either refused or fits, and one connection less would not do."""
+def test_no_fleet_can_open_more_than_is_usable(
+    answer: Callable[[Answers], Answers],
+) -> None:
+    """Every fleet is either refused or fits."""
     for max_connections in (1, 20, 50, 97, 100, 199, 200, 405, 1000, 5000):
+        people = 5 if max_connections < 200 else 10
+        usable = math.floor((max_connections - 3) * 90 / 100) - people - 1
         for instances in (1, 2, 3, 10, 40):
             for workers in (1, 2, 8):
-                sizes = server(
-                    max_connections=max_connections,
-                    instances=instances,
-                    workers=workers,
-                    reserved=3,
-                )
-                fits = sizes["processes"] <= sizes["usable"]
-                assert bool(sizes["refusal"]) is not fits
-                if fits:
-                    assert sizes["total"] <= sizes["usable"]
-                    assert sizes["pool_size"] >= 1
-                    assert sizes["max_overflow"] >= 0
-
-
-@pytest.mark.parametrize(
-    ("load", "connections"), [(10, 19), (4, 10), (0.15, 3), (0.001, 1)]
-)
-def test_erlang_c_finds_the_least_that_leaves_one_in_a_hundred_waiting(
-    load: float, connections: int
-) -> None:
-    assert int(MACROS.module.erlang_c(load)) == connections  # type: ignore[attr-defined]
+                fleet = {
+                    "max_connections": max_connections,
+                    "max_instances": instances,
+                    "workers_per_instance": workers,
+                }
+                if processes("container", instances, workers) > usable:
+                    with pytest.raises(ValueError, match=f"only {max(usable, 0)} are"):
+                        answer(fleet)
+                    continue
+                budget = answer(fleet)["budget"]
+                assert budget["total"] <= budget["usable"] == usable
+                assert budget["pool_size"] >= 1
 
 
 CELERY = {"with_celery": True, "celery_instances": 2, "celery_concurrency": 3}
@@ -279,53 +224,51 @@ def processes(runtime: str, instances: int, workers: int) -> int:
 
 
 def test_every_size_is_shared_by_as_many_as_fit_and_not_by_one_more(
-    template: Path,
+    answer: Callable[[Answers], Answers],
 ) -> None:
     """At the largest fleet, at one instance more, and at a small one."""
     seen = set()
-    with questionnaire(template) as answer:
-        for place in places():
-            has_workers = place.runtime in {"container", "kubernetes"}
-            workers = 3 if has_workers else 1
-            of_server, usable, opened, all_shared = limits(place)
-            shared = all_shared - place.celery
-            fitting = [
-                n
-                for n in range(1, 10_001)
-                if processes(place.runtime, n, workers)
-                * opened_by(1, with_replicas=place.with_replicas)
-                <= shared
-            ]
-            assert fitting, f"{place} serves nobody"
-            largest = max(fitting)
-            for instances in {1, min(4, largest), largest}:
-                fleet: Answers = {"max_instances": instances}
-                if has_workers:
-                    fleet["workers_per_instance"] = workers
-                budget = answer(place.answers | fleet)["budget"]
-                pool = budget["pool_size"] + budget["max_overflow"]
-                number = processes(place.runtime, instances, workers)
-                total, one_more = (
-                    number * opened_by(size, with_replicas=place.with_replicas)
-                    for size in (pool, pool + 1)
-                )
+    for place in places():
+        has_workers = place.runtime in {"container", "kubernetes"}
+        workers = 3 if has_workers else 1
+        of_server, usable, opened, all_shared = limits(place)
+        shared = all_shared - place.celery
+        fitting = [
+            n
+            for n in range(1, 10_001)
+            if processes(place.runtime, n, workers)
+            * opened_by(1, with_replicas=place.with_replicas)
+            <= shared
+        ]
+        assert fitting, f"{place} serves nobody"
+        largest = max(fitting)
+        for instances in {1, min(4, largest), largest}:
+            fleet: Answers = {"max_instances": instances}
+            if has_workers:
+                fleet["workers_per_instance"] = workers
+            budget = answer(place.answers | fleet)["budget"]
+            pool = budget["pool_size"]
+            number = processes(place.runtime, instances, workers)
+            total, one_more = (
+                number * opened_by(size, with_replicas=place.with_replicas)
+                for size in (pool, pool + 1)
+            )
 
-                assert total + place.celery == budget["total"]
-                assert total <= shared, f"{place} of {fleet}"
-                most = 1 if place.runtime == "lambda" else 20
-                assert pool == most or one_more > shared, "there is room for more"
-                assert pool <= most
-                assert budget["max_overflow"] >= 0 < budget["pool_size"]
-                if opened:
-                    assert budget["pooled"] == opened <= usable
-                    # MaxConnectionsPercent of RDS Proxy.
-                    assert budget["percent"] * of_server / 100 <= opened
-            if largest < 10_000:
-                fleet = {"max_instances": largest + 1}
-                if has_workers:
-                    fleet["workers_per_instance"] = workers
-                with pytest.raises(ValueError, match=r"use (a pooler, )?fewer "):
-                    answer(place.answers | fleet)
-            seen.add((place.cloud, place.pooler, place.runtime, *place[5:7]))
+            assert total + place.celery == budget["total"]
+            assert total <= shared, f"{place} of {fleet}"
+            most = 1 if place.runtime == "lambda" else 20
+            assert pool == most or one_more > shared, "there is room for more"
+            assert 1 <= pool <= most
+            if opened:
+                assert budget["pooled"] == opened <= usable
+                # MaxConnectionsPercent of RDS Proxy.
+                assert budget["percent"] * of_server / 100 <= opened
+        if largest < 10_000:
+            fleet = {"max_instances": largest + 1}
+            if has_workers:
+                fleet["workers_per_instance"] = workers
+            with pytest.raises(ValueError, match=r"use (a pooler, )?fewer "):
+                answer(place.answers | fleet)
+        seen.add((place.cloud, place.pooler, place.runtime, *place[5:7]))
 
     assert len(seen) > 70, "the tables have grown, or were not read"
