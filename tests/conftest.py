@@ -12,13 +12,13 @@ from tempfile import TemporaryDirectory
 import plumbum
 import pytest
 
-from tests import rendering
-from tests.bytecode import share
-from tests.clusters import Cluster, own_cluster
-from tests.combinations import all_answers, name
-from tests.rendering import Answers
-from tests.servers import DRIVERS, SERVERS, PgBouncer, Server, pgbouncer
-from tests.service import Service, copy
+from tests.support import rendering
+from tests.support.bytecode import share
+from tests.support.clusters import Cluster, own_cluster
+from tests.support.combinations import all_answers, name
+from tests.support.rendering import Answers
+from tests.support.servers import DRIVERS, SERVERS, PgBouncer, Server, pgbouncer
+from tests.support.service import Service, copy
 
 # By a name and what fills the folder.
 Once = Callable[[str, Callable[[Path], object]], Path]

@@ -15,7 +15,7 @@ from shop.settings import Settings
 from shop.worker import _bounded
 from sqlalchemy import make_url, text
 
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 
 async def kind(work, database):

@@ -11,7 +11,7 @@ from shop.db.session import open_database
 from shop.settings import Settings
 from sqlalchemy import insert, select
 
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 # Longer than a connection may be idle without being asked whether it is still there.
 IDLE_SECONDS = 1.1

@@ -28,7 +28,7 @@ from sqlalchemy import event, insert, literal_column, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.schema import CreateTable
 
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 # Short, so that the tests see its end.
 BAN_SECONDS = 1.5

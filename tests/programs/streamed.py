@@ -14,7 +14,7 @@ from shop.db.session import open_database
 from shop.settings import Settings
 from sqlalchemy import make_url, text
 
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 ROWS = {
     "postgresql": "SELECT repeat('x', 1000) FROM generate_series(1, 300000)",

@@ -26,7 +26,7 @@ from sqlalchemy import event, literal, select, text
 from sqlalchemy.util.concurrency import await_
 from waits import long
 
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 ORDER = {
     "customer": CANARY,
