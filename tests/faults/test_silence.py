@@ -135,10 +135,10 @@ def experience(
 ) -> tuple[dict[str, list[Use]], dict[str, bool]]:
     """Use the database over HTTP and beside, and make it fall silent meanwhile."""
     with (
-        started(shop, "silence", direct, DATABASE_URL=silence.plain) as program,
+        started(shop, "silent_database", direct, DATABASE_URL=silence.plain) as program,
         shop.running(
             f"--pythonpath={PROGRAMS}",
-            "asking:create_app()",
+            "service_with_query_route:create_app()",
             ready="/ask",
             DATABASE_URL=silence.encrypted,
             DATABASE_POOL_SIZE="5",
@@ -238,6 +238,6 @@ def test_stream_whose_server_falls_silent_ends(
         line = 'if getattr(cursor, "server_side", False):'
         source = shop.changed(tmp_path / "src", "db/watch.py", line, "if False:")
         changes["PYTHONPATH"] = f"{source}:{ROOT}"
-    done = shop.program("streamed", **changes)
+    done = shop.program("stream_from_silent_server", **changes)
 
     assert done.stdout == ("unavailable\n" if bound else "None\n"), done.stderr

@@ -32,7 +32,7 @@ REFUSED = {"postgresql": "25006", "mysql": 1792}
 @contextmanager
 def writer_to_be(shop: Service, **variables: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        ["python", str(PROGRAMS / "promoted.py")],
+        ["python", str(PROGRAMS / "writes_after_promotion.py")],
         cwd=shop.folder,
         env=shop._environment(**variables),
         stdin=subprocess.PIPE,

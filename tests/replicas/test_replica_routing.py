@@ -112,7 +112,9 @@ def run(
             "DATABASE_REPLICA_URLS": ",".join(map(plain, cluster.replicas)),
         }
         shop = routed(driver)
-        done = shop.program("routing", *scenarios, **VARIABLES | urls | variables)
+        done = shop.program(
+            "replica_routing", *scenarios, **VARIABLES | urls | variables
+        )
         print(done.stderr)
         return done.stderr if done.returncode else json.loads(done.stdout)
 

@@ -137,7 +137,10 @@ def preloaded(
     arguments = (f"--pythonpath={PROGRAMS}", "--preload", *options)
     found: Found = set()
     with shop.running(
-        *arguments, "preloaded:create_app()", ready="/livez", **variables
+        *arguments,
+        "service_with_preloaded_engine:create_app()",
+        ready="/livez",
+        **variables,
     ) as running:
 
         def ask(_: int) -> tuple[int, str]:
@@ -170,7 +173,9 @@ def test_stop_waits_for_an_endless_answer_no_longer_than_its_bound(
     arguments = (f"--pythonpath={PROGRAMS}", f"--config={config}")
     with (
         shop.running(
-            *arguments, "endless:create_app()", **database("asyncpg")
+            *arguments,
+            "service_with_endless_answer:create_app()",
+            **database("asyncpg"),
         ) as running,
         running.client.stream("GET", "/endless") as answer,
     ):

@@ -330,7 +330,7 @@ def test_statement_of_an_export_may_take_longer(
         "DATABASE_STATEMENT_TIMEOUT_SECONDS": "1.2",
         "DATABASE_CLIENT_TIMEOUT_SECONDS": "1.5",
     }
-    done = service(driver).program("exporting", **limits, **database(driver))
+    done = service(driver).program("slow_export", **limits, **database(driver))
 
     assert done.stdout == "1\n", done.stderr
 

@@ -94,7 +94,7 @@ def test_idle_connections_are_kept_alive(
     database: Callable[[str], dict[str, str]],
     driver: str,
 ) -> None:
-    done = service(driver).program("kept_alive", **database(driver))
+    done = service(driver).program("keepalive_options", **database(driver))
 
     assert done.stdout == "1 60 10 3 10000\n", done.stderr
 
@@ -103,7 +103,7 @@ def test_idle_connections_are_kept_alive(
 def test_misuse_of_a_read_session_does_not_type_check(
     rendered: Callable[[Answers], Service], more: Answers
 ) -> None:
-    program = PROGRAMS / "misuse.py"
+    program = PROGRAMS / "read_session_misuse.py"
     done = rendered({"driver": "asyncpg"} | more).command(
         "mypy", "--strict", str(program)
     )
@@ -123,7 +123,7 @@ def plain(dialect: str) -> Iterator[str]:
 
 def ping(shop: Service, url: str) -> str:
     """Connect as the service does: "connected", or what is printed instead."""
-    done = shop.program("ping", DATABASE_URL=url)
+    done = shop.program("database_ping", DATABASE_URL=url)
     return done.stderr if done.returncode else "connected"
 
 

@@ -98,7 +98,10 @@ def test_server_without_a_free_connection_is_503_until_it_has_one(
             "WEB_CONCURRENCY": "1",
         }
         with service(driver).running(
-            f"--pythonpath={PROGRAMS}", "slots:create_app()", ready="/ask", **variables
+            f"--pythonpath={PROGRAMS}",
+            "service_with_query_and_held_routes:create_app()",
+            ready="/ask",
+            **variables,
         ) as running:
             client = running.client
             with all_taken(url):

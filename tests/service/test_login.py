@@ -90,7 +90,7 @@ def login(
     with (
         log.open("w") as output,
         subprocess.Popen(
-            [f"{path}/python", PROGRAMS / "login.py", *arguments],
+            [f"{path}/python", PROGRAMS / "token_login.py", *arguments],
             cwd=shop.folder,
             env=environment(**variables),
             stdin=subprocess.PIPE,
@@ -237,7 +237,7 @@ def on_a_silent_platform(
 def test_what_would_give_a_token_away_is_refused(
     service_at: ServiceAt, variables: dict[str, str], sentence: str
 ) -> None:
-    done = service_at("aws_rds", "asyncpg").program("ping", **variables)
+    done = service_at("aws_rds", "asyncpg").program("database_ping", **variables)
 
     assert done.returncode == 1
     assert done.stderr == sentence

@@ -35,7 +35,11 @@ def test_figures_are_the_sum_of_the_workers_that_live(
     service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
 ) -> None:
     shop = service("aiosqlite")
-    arguments = (f"--pythonpath={PROGRAMS}", "--workers=2", "held:create_app()")
+    arguments = (
+        f"--pythonpath={PROGRAMS}",
+        "--workers=2",
+        "service_with_held_connection:create_app()",
+    )
     with (
         shop.running(*arguments, **database("aiosqlite")) as running,
         ExitStack() as streams,

@@ -134,7 +134,7 @@ def test_migrations_at_once_killed_and_in_use(
 ) -> None:
     dialect = DRIVERS[driver]["dialect"]
     shop = with_revisions(service(driver), tmp_path / "shop", dialect)
-    done = shop.program("migrating", **database(driver))
+    done = shop.program("concurrent_migrations", **database(driver))
 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -17,7 +17,7 @@ SEED = 20_261_122
 
 @pytest.mark.parametrize("loop", SECONDS)
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_storm_tears_nothing_loses_nothing_and_leaves_nothing(
+def test_mixed_load_tears_nothing_loses_nothing_and_leaves_nothing(
     service: Callable[[str], Service],
     database: Callable[[str], dict[str, str]],
     driver: str,
@@ -26,7 +26,7 @@ def test_storm_tears_nothing_loses_nothing_and_leaves_nothing(
     """16 workers on 5 connections, a fifth cancelled, 2 sessions killed at a time."""
     seconds = SECONDS[loop]
     arguments = (loop, str(seconds), str(SEED))
-    done = service(driver).program("storm", *arguments, **database(driver))
+    done = service(driver).program("pool_under_load", *arguments, **database(driver))
 
     assert done.returncode == 0, done.stderr
     print(done.stdout)
@@ -44,7 +44,7 @@ def test_storm_tears_nothing_loses_nothing_and_leaves_nothing(
     # One that is ending may be counted beside its successor. With one too many there
     # are more than half of the time.
     assert report["server"]["above"] < 0.2, "more sessions than the pool"
-    # It has been a storm.
+    # All of the load has taken place.
     assert report["server"]["killed"] >= seconds
     kinds = ("read", "write", "fail", "cancelled")
     assert min(report["units"][kind] for kind in kinds) > 10

@@ -111,8 +111,9 @@ def test_no_row_is_wrong_not_even_after_an_alter_table(
 ) -> None:
     """2 processes x 50 tasks x 20 units on 5 sessions, which keep nothing."""
     variables = way(generation)
+    found = run(pooled(driver), "schema_change_behind_pooler", "5", "20", **variables)
 
-    assert run(pooled(driver), "pooled", "5", "20", **variables) == RIGHT
+    assert found == RIGHT
 
 
 class Without:
@@ -166,7 +167,11 @@ def test_it_takes_each_line_of_what_is_said_at_the_start(
     source = service.changed(tmp_path / "src", "db/startup.py", without.code, "")
 
     found = run(
-        service, "pooled", "5", "8", PYTHONPATH=source, **way(without.generation)
+        service,
+        "schema_change_behind_pooler",
+        *("5", "8"),
+        PYTHONPATH=source,
+        **way(without.generation),
     )
 
     part, kind = without.found.split()
@@ -211,7 +216,7 @@ def test_no_use_takes_a_round_trip_too_many_behind_a_pooler(
     one = {"DATABASE_POOL_SIZE": "1", "DATABASE_MAX_OVERFLOW": "0"}
     variables = way("1.18") | one | {"PYTHONPATH": str(ROOT)}
 
-    assert run(pooled(driver), "round_trips", **variables) == ROUND_TRIPS[driver]
+    assert run(pooled(driver), "round_trip_counts", **variables) == ROUND_TRIPS[driver]
 
 
 def test_migrations_go_around_the_pooler_while_the_service_uses_it(
@@ -301,7 +306,7 @@ def test_listener_goes_around_the_pooler_and_comes_back(
     driver: str,
 ) -> None:
     """None says that something may have been missed: at first, and once more."""
-    found = run(pooled(driver), "listening", **way("1.24"))
+    found = run(pooled(driver), "notification_listener", **way("1.24"))
 
     assert found == {"heard": [None, "one", 1, None, "two"], "tasks": 0}
 
@@ -361,14 +366,14 @@ def test_process_that_starts_while_the_pooler_has_nothing_left_says_so(
 ) -> None:
     """503 and not 500, although SQLAlchemy's own first look is what fails."""
     service, variables = pooled(driver), way("1.18")
-    done = service.program("saturated", "5", **variables)
+    done = service.program("saturated_pooler", "5", **variables)
 
     assert done.stdout.split() == ["unavailable", "1"], done.stderr
     code = "_first_look(dialect.initialize)"
     source = service.changed(
         tmp_path / "src", "db/watch.py", code, "dialect.initialize"
     )
-    without = service.program("saturated", "5", PYTHONPATH=source, **variables)
+    without = service.program("saturated_pooler", "5", PYTHONPATH=source, **variables)
     assert without.stdout.split()
     assert "unavailable" not in without.stdout
 

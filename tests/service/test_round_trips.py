@@ -23,7 +23,9 @@ def test_no_use_takes_a_round_trip_too_many(
 ) -> None:
     one = {"DATABASE_POOL_SIZE": "1", "DATABASE_MAX_OVERFLOW": "0"}
     variables = database(driver) | one
-    done = service(driver).program("round_trips", PYTHONPATH=str(ROOT), **variables)
+    done = service(driver).program(
+        "round_trip_counts", PYTHONPATH=str(ROOT), **variables
+    )
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ROUND_TRIPS

@@ -88,7 +88,10 @@ def test_session_on_a_silent_network_ends_in_time(
     with Proxy("127.0.0.1", server.port or 0) as proxy:
         url = server.set(port=proxy.port).render_as_string(hide_password=False)
         with subprocess.Popen(
-            [shop.folder / ".venv" / "bin" / "python", PROGRAMS / "closing.py"],
+            [
+                shop.folder / ".venv" / "bin" / "python",
+                PROGRAMS / "session_end_duration.py",
+            ],
             cwd=shop.folder,
             env=environment(DATABASE_URL=url, **changes),
             stdin=subprocess.PIPE,

@@ -166,7 +166,7 @@ def test_wrong_environment_is_told_in_a_sentence(
 ) -> None:
     shop = service(driver)
     variables = [case for case, _ in WRONG[driver]]
-    done = shop.program("refused", json.dumps(variables))
+    done = shop.program("settings_errors", json.dumps(variables))
 
     assert done.returncode == 0, done.stderr
     assert "hunter2" not in done.stdout
@@ -209,7 +209,7 @@ RIGHT: dict[str, dict[str, str]] = {
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_urls_are_normalised(service: Callable[[str], Service], driver: str) -> None:
     urls = list(RIGHT[driver])
-    done = service(driver).program("accepted", json.dumps(urls))
+    done = service(driver).program("parsed_urls", json.dumps(urls))
 
     assert done.stdout.splitlines() == list(RIGHT[driver].values()), done.stderr
 
@@ -219,7 +219,7 @@ def test_secret_comes_from_a_file(
 ) -> None:
     (tmp_path / "database_password").write_text("hunter2\n")
     url = "postgresql://u@db/shop"
-    done = service("asyncpg").program("secret", str(tmp_path), DATABASE_URL=url)
+    done = service("asyncpg").program("password_file", str(tmp_path), DATABASE_URL=url)
 
     assert done.stdout == "hunter2 **********\n", done.stderr
 
@@ -236,7 +236,7 @@ def test_other_servers_have_the_limits_that_the_process_was_told(
         "DATABASE_REPLICA_URLS": "postgresql://db2,postgresql://v@localhost:6000/e",
         "CELERY_BROKER_URL": "redis://broker/0",
     }
-    done = shop.program("other_servers", **variables)
+    done = shop.program("replica_settings", **variables)
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [

@@ -63,7 +63,7 @@ class Shop(NamedTuple):
 
     def ask_for(self, tasks: int, kind: str, **changes: str) -> str:
         variables = self.variables | changes
-        done = self.service.program("counting", str(tasks), kind, **variables)
+        done = self.service.program("celery_tasks", str(tasks), kind, **variables)
         return done.stdout + done.stderr
 
     def work_off(self, tasks: int, *options: str) -> int:
@@ -77,7 +77,7 @@ class Shop(NamedTuple):
             most = max(most, min(self.sessions() for _ in range(2)))
             return self.number("SELECT count(*) FROM done") >= tasks
 
-        with self.worker("--include=counting", *options) as worker:
+        with self.worker("--include=celery_tasks", *options) as worker:
             with ThreadPoolExecutor() as pool:
                 asked = pool.submit(self.ask_for, tasks, "count")
                 seconds = until(done, f"{tasks} tasks are done")
@@ -87,7 +87,8 @@ class Shop(NamedTuple):
         print(f"{tasks} in {seconds:.1f} s, at most {most} connections")
         assert self.number("SELECT count(DISTINCT task) FROM done") == tasks
         said = lines(worker)
-        assert [line["message"] for line in said].count("counting.count done") == tasks
+        messages = [line["message"] for line in said]
+        assert messages.count("celery_tasks.count done") == tasks
         assert {line["levelname"] for line in said} == {"INFO"}
         return most
 

@@ -40,7 +40,7 @@ def test_time_that_is_up_during_commit_leaves_the_outcome_unknown(
     shop = rendered({"driver": driver, "with_celery": True})
     changes = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0", "PYTHONPATH": str(ROOT)}
     url = server_of(driver).url
-    done = shop.program("interrupted", DATABASE_URL=url, **changes)
+    done = shop.program("task_timeouts", DATABASE_URL=url, **changes)
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ["timeout", "outcome-unknown"]
@@ -146,7 +146,7 @@ def test_task_that_ends_its_process_is_given_up(shop_of: Callable[..., Shop]) ->
     """And does not come again and again; the worker goes on with the others."""
     shop, port = shop_of("asyncpg"), free_port()
     changes = {"CELERY_METRICS_PORT": str(port)}
-    with shop.worker("--include=counting", "--concurrency=1", **changes) as worker:
+    with shop.worker("--include=celery_tasks", "--concurrency=1", **changes) as worker:
         assert shop.ask_for(1, "crash") == "1\n"
         worker.wait_for_log("crash 0", times=2)
         assert shop.ask_for(2, "crash") == "2\n"
@@ -167,7 +167,7 @@ def test_each_entry_of_the_runbook_is_provoked(
     shop.rows("CREATE TABLE done (task int, pid int, session int)")
     # Of who asks for a task: it goes along.
     shop.variables["CELERY_TASK_TIMEOUT_SECONDS"] = "3"
-    with shop.worker("--include=counting", "--concurrency=1") as worker:
+    with shop.worker("--include=celery_tasks", "--concurrency=1") as worker:
         for kind, words in (
             ("fail", "TaskFailed"),
             ("unknown", "Received unregistered task"),
@@ -206,7 +206,7 @@ def test_stop_waits_for_a_task_no_longer_than_its_bound(
         source = shop.service.changed(tmp_path / "unbounded", "work.py", line, "")
         shop.variables["PYTHONPATH"] = f"{source}:{PROGRAMS}"
     shop.rows("CREATE TABLE done (task int, pid int, session int)")
-    options = ("--include=counting", "--concurrency=1", f"--pool={pool}")
+    options = ("--include=celery_tasks", "--concurrency=1", f"--pool={pool}")
     with shop.worker(*options, CELERY_SHUTDOWN_SECONDS="1") as worker:
         assert shop.ask_for(1, "stay") == "1\n"
         until(shop.sessions, "the task is at work")

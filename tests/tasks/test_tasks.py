@@ -95,9 +95,9 @@ def test_task_finds_on_a_replica_what_was_written_before_it(
     for replica in cluster.replicas:
         replica.catch_up()
         replica.delay(2000)
-    with shop.worker("--include=counting", "--concurrency=1") as worker:
+    with shop.worker("--include=celery_tasks", "--concurrency=1") as worker:
         assert shop.ask_for(20, "look") == ""
-        worker.wait_for_log("counting.look done", times=20)
+        worker.wait_for_log("celery_tasks.look done", times=20)
         assert worker.stop() == 0
 
     missed = worker.log.read_text().count('"not found"')

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 import httpx
 import uvicorn
-from laboratory import Server
+from server_sessions import Server
 from shop import main
 from shop.db.base import Base
 from shop.db.connect import DRIVER

@@ -15,7 +15,7 @@ from itertools import count
 from time import monotonic
 
 import uvloop
-from laboratory import PROBES, Server
+from server_sessions import PROBES, Server
 from shop.db.engine import ENGINES
 from shop.db.faults import classify
 from shop.db.session import open_database
@@ -34,7 +34,7 @@ DOZING, DOZE_SECONDS = 0.2, 0.2
 GOODBYE_SECONDS = 1
 
 
-class Storm:
+class MixedLoad:
     def __init__(self, database, server, seed):
         self.database = database
         self.server = server
@@ -49,7 +49,7 @@ class Storm:
         self.committed = Counter()
         self.uncertain = Counter()
 
-    async def rage(self, seconds):
+    async def run(self, seconds):
         rows = [{"id": worker, "value": 0, "copy": 0} for worker in WORKERS]
         async with self.database.write() as session:
             await session.execute(insert(PROBES), rows)
@@ -175,7 +175,7 @@ async def main(seconds, seed):
         before = set(ENGINES)
         async with open_database(five) as database:
             (engine,) = set(ENGINES) - before
-            report = await Storm(database, server, seed).rage(seconds)
+            report = await MixedLoad(database, server, seed).run(seconds)
             everybody = asyncio.Barrier(POOL_SIZE)
             async with asyncio.timeout(5):
                 holders = (hold(database, everybody) for _ in range(POOL_SIZE))

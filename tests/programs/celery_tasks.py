@@ -84,7 +84,7 @@ async def ask_for(number: int, kind: str) -> None:
     if kind == "look":
         await write_and_look(number)
     elif kind == "unknown":
-        app.send_task("counting.unknown")
+        app.send_task("celery_tasks.unknown")
     else:
         ask, taken = globals()[kind].enqueue, 0
         # In parts: each has a few seconds for its way to the broker.
@@ -95,6 +95,6 @@ async def ask_for(number: int, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    import counting  # by the name that the worker knows it by
+    import celery_tasks  # by the name that the worker knows it by
 
-    asyncio.run(counting.ask_for(int(sys.argv[1]), sys.argv[2]))
+    asyncio.run(celery_tasks.ask_for(int(sys.argv[1]), sys.argv[2]))

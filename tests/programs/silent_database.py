@@ -11,8 +11,8 @@ import sys
 from time import monotonic
 
 import uvloop
-from laboratory import PROBES, Server
 from pydantic import SecretStr
+from server_sessions import PROBES, Server
 from shop.db.faults import classify
 from shop.db.session import open_database
 from shop.settings import Settings

@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import count
 
 import uvloop
-from laboratory import PROBES, Server
+from server_sessions import PROBES, Server
 from shop.db.session import open_database
 from shop.settings import Settings
 from sqlalchemy import insert, select

@@ -1,7 +1,7 @@
 """The service with a route that asks the database, and one that keeps a connection."""
 
-from asking import ask
-from held import held
+from service_with_held_connection import held
+from service_with_query_route import ask
 from shop import main
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
 
-from alembics import alembics
+from alembic_processes import alembics
 from shop.db.connect import DRIVER
 from shop.db.dialect import try_migration_lock
 from shop.db.session import open_database
