@@ -1,4 +1,4 @@
-"""What each fault of a database is answered over HTTP, driver by driver."""
+"""The answer over HTTP to each fault of a database, driver by driver."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Take each protection out of a rendered service: one of its own tests must fail."""
+"""Each protection is taken out of a rendered service: one of its tests must fail."""
 
 import re
 from collections.abc import Callable, Mapping

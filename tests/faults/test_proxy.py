@@ -1,4 +1,4 @@
-"""What a client sees in each mode of the proxy, with a server that says it all back."""
+"""The proxy in each of its modes, with a server that echoes."""
 
 import socket
 import socketserver

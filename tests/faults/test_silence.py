@@ -1,4 +1,4 @@
-"""What the service promises when its database says nothing more: every wait ends."""
+"""A database that falls silent: every wait of the service ends."""
 
 import json
 import subprocess
@@ -44,7 +44,7 @@ PID_FILES = {
 
 
 class Silence(NamedTuple):
-    """Who can fall silent, and the ways to the server that lead through it."""
+    """A process that can fall silent, and the ways to the server through it."""
 
     of: Proxy | Process
     plain: str

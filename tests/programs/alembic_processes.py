@@ -1,7 +1,7 @@
-"""`alembic`, as often as wanted, each in a process of its own.
+"""`alembic` in many processes at once.
 
-They are forked from one that has imported everything: Python takes seconds to start,
-and here they are to arrive at once.
+The processes are forked from a server that has imported everything: Python takes
+seconds to start, and the commands are to arrive at once.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class Alembic:
         return self.process.is_alive()
 
     async def end(self):
-        """How it has exited: "0", or the code and what it said."""
+        """The exit code: "0", or the code and the output."""
         await asyncio.to_thread(self.process.join, 30)
         self.process.kill()  # should it hang
         code = self.process.exitcode

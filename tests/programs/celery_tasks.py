@@ -1,6 +1,7 @@
-"""Tasks of the tests, which a worker includes.
+"""Tasks for a worker to include.
 
-As a program it asks for so many of a kind, and prints how many the broker has taken.
+The program enqueues a number of tasks of a kind, and prints how many of them the broker
+has taken.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ async def count(database: Database, number: int) -> None:
 
 @task()
 async def stay(database: Database, number: int) -> None:
-    """In a transaction, until somebody ends it."""
+    """In a transaction, until the task is ended."""
     async with database.write() as session:
         await session.execute(DONE.insert().values(task=number))
         await asyncio.Event().wait()
@@ -48,7 +49,7 @@ async def crash(_: Database, number: int) -> None:
 
 @task()
 async def fail(database: Database, _: int) -> None:
-    """What no other try can mend."""
+    """An error that no other try can mend."""
     async with database.write() as session:
         await session.execute(text("DO $$ BEGIN RAISE unique_violation; END $$"))
 

@@ -1,7 +1,7 @@
-"""Migrates a database in every way, by many processes at once, and disturbs them.
+"""Migrations of a database by many processes at once, disturbed in several ways.
 
-Runs in a service that has four revisions more: 0002 makes a table, 0003 is slow, 0004
-leaves the transaction, 0005 drops the table again. Prints what came of it.
+The service has four revisions more: 0002 makes a table, 0003 is slow, 0004 leaves the
+transaction, 0005 drops the table again. The program prints the outcome of each step.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Migrations:
             return [*await session.scalars(VERSIONS)]
 
     async def at_once(self):
-        """Sixteen, and one of them is killed within the slow revision."""
+        """Sixteen processes, of which one is killed within the slow revision."""
         processes = [self.start("upgrade", "head") for _ in range(AT_ONCE)]
         killed = await first_to_say("slow", processes)
         killed.process.kill()
@@ -102,7 +102,7 @@ class Migrations:
         return [output.splitlines()[-1], 4.5 < seconds < 10, end]
 
     async def writer_at_work(self):
-        """SQLite has one: the next waits for it, up to a minute; who looks does not."""
+        """SQLite has one writer: the next waits up to a minute, a reader does not."""
         await self.run("downgrade", "-1")
         async with self.database.write() as session:
             await session.execute(PARCELS)

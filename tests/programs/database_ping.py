@@ -1,4 +1,4 @@
-"""Connects once, as the service does."""
+"""One connection to the database, opened as the service opens its own."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Prints what the kernel has been told about an idle connection."""
+"""The options for keep-alive that the socket of an idle connection has."""
 
 import asyncio
 import os

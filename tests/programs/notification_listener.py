@@ -1,6 +1,7 @@
-"""Prints what a listener hears, before and after its session ends, and what is left.
+"""The payloads that a listener gets, before and after its session ends.
 
-The first NOTIFY comes by way of the pooler.
+The first NOTIFY comes by way of the pooler. The number of tasks at the end is printed
+too.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Prints what becomes of each URL: the parts, the password, and the encryption."""
+"""Each URL as the settings have parsed it: the parts, the password, the encryption."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Prints a password that comes from a file of the folder, and how it shows itself."""
+"""A password that comes from a file of the folder, and its representation."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Reads, writes, errors, cancellations and lost sessions at once: what came of them.
+"""Reads, writes, errors, cancellations and lost sessions at once, and their outcome.
 
 Each worker counts in a row of its own, in two columns by two statements, and inserts a
 row for each step: whatever happens, the three must agree. Arguments: the kind of loop,
@@ -113,7 +113,7 @@ class MixedLoad:
             raise ZeroDivisionError
 
     async def doze(self, _):
-        """What a server may go on with when nobody waits for it any more."""
+        """A statement that the server may go on with after its client has left."""
         async with self.database.read() as session:
             await session.scalar(self.server.sleep(DOZE_SECONDS))
 

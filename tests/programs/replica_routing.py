@@ -1,6 +1,6 @@
 """Reads of one process, in the scenarios that are named as arguments.
 
-Prints what each scenario has found.
+The program prints the outcome of each scenario.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Prints the addresses and limits of the replicas in a child of Celery."""
+"""The addresses and limits of the replicas in a child of Celery."""
 
 import json
 import os

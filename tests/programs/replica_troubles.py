@@ -29,7 +29,7 @@ CUT_SECONDS = 2.4
 
 
 async def silent_replica_holds_nobody_up(lab):
-    """Who has asked it is sent on, who comes is not sent there."""
+    """Reads in flight and in line move to the primary, new reads begin there."""
     async with lab.open(FIRST) as database:
         (replica,) = database.replicas
         pool = replica.engine.sync_engine.pool

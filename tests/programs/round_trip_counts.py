@@ -1,4 +1,4 @@
-"""Prints how many round trips each kind of use of the only connection takes."""
+"""The number of round trips that each kind of use of the only connection takes."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Prints what a process gets that starts while others hold all that a pooler opens."""
+"""A process that starts while other sessions hold all that a pooler opens."""
 
 import sys
 from contextlib import AsyncExitStack

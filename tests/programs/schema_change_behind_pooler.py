@@ -1,9 +1,10 @@
-"""Two processes of 50 tasks behind a pooler, and somebody else who changes the table.
+"""Two processes of 50 tasks behind a pooler, and a third process that alters the table.
 
-Prints the errors and wrong answers before and after the change, what is missing of what
-was written, and what is left in the sessions of the server. Arguments: how many of
-those the pooler opens, and the units of a task. With `worker` and a name it is one of
-the processes, which begins a round with a line of its input and answers with one.
+The output has the errors and wrong answers before and after the change, the rows that
+are missing, and the state that is left in the sessions of the server. Arguments: the
+number of sessions that the pooler opens, and the units of a task. With `worker` and a
+name the program is one of the processes: each line of input begins a round, each line
+of output is its outcome.
 """
 
 import asyncio

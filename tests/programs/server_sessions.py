@@ -1,4 +1,4 @@
-"""What the programs share that watch a service's database, or disturb it."""
+"""The sessions of a server, to be watched and ended by the other programs."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ PROBES = Table(
 
 
 class Sql(NamedTuple):
-    """What each server has a word of its own for."""
+    """The statements that differ between the servers."""
 
     sleep: str
     # The other sessions on this database, those of them that sleep, the end of one.
@@ -43,7 +43,7 @@ DIALECTS = {"postgresql": POSTGRESQL, "mysql": MYSQL, "mariadb": MYSQL}
 
 
 class Server:
-    """The server as somebody sees it who comes by another way than the service."""
+    """The server as an administrator sees it, by another way than the service."""
 
     def __init__(self, database, dialect):
         self._database = database

@@ -1,4 +1,4 @@
-"""The service with an answer that never ends."""
+"""The service with a route whose answer never ends."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The service with an answer that holds a connection and never ends."""
+"""The service with a route whose answer holds a connection and never ends."""
 
 import asyncio
 import os

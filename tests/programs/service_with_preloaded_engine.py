@@ -1,4 +1,4 @@
-"""The service around an engine that its import has used, as preload_app has it."""
+"""The service around an engine that was used during the import, as with preload_app."""
 
 import asyncio
 import os

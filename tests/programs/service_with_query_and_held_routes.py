@@ -1,4 +1,4 @@
-"""The service with a route that asks the database, and one that keeps a connection."""
+"""The service with the routes of two programs: a query, and a held connection."""
 
 from service_with_held_connection import held
 from service_with_query_route import ask

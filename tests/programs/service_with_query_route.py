@@ -1,4 +1,4 @@
-"""The service with a route that asks the database, and needs no table."""
+"""The service with a route that queries the database, and needs no table."""
 
 from shop import main
 from shop.db.session import Read

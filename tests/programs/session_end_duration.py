@@ -1,5 +1,6 @@
-"""Reads once, and says so; when it is told, ends the session, and prints how long that
-took.
+"""The seconds that the end of a session takes.
+
+The program reads once, prints "open", and ends its session after a line of input.
 """
 
 import asyncio

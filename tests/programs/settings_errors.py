@@ -1,4 +1,4 @@
-"""Prints what each environment is refused with."""
+"""The sentence with which the settings refuse each environment."""
 
 import json
 import os

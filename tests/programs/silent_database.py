@@ -1,8 +1,8 @@
-"""Uses of a database that falls silent: how long each takes, and what it is called.
+"""Uses of a database that falls silent: the seconds and the outcome of each.
 
-Says "open" and waits for a line, so that the answer to the next COMMIT can be lost;
-"ready", so that the database can fall silent; "done", so that it can recover; then
-prints what came of it all. Argument: the URL of the way on which nothing is lost.
+The program prints "open" and waits for a line, so that the answer to the next COMMIT
+can be lost; "ready", so that the database can fall silent; "done", so that the database
+can recover; then the outcomes. Argument: the URL of the way on which nothing is lost.
 """
 
 import asyncio

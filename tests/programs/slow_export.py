@@ -1,4 +1,4 @@
-"""An export whose statement takes longer than that of anybody else may: its rows."""
+"""The rows of an export whose statement takes longer than the limit of others."""
 
 import asyncio
 

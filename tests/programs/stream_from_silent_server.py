@@ -1,7 +1,7 @@
 """A stream in a transaction whose server falls silent between two fetches.
 
-Prints what it is called. The URL is without encryption: a proxy is in front of the
-server.
+The program prints the name of the fault. The URL is without encryption: a proxy is in
+front of the server.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """A task whose time is up: before its COMMIT, and while COMMIT has no answer.
 
-Prints what each is called. The URL is without encryption: a proxy is in front of the
-server.
+The program prints the name of each fault. The URL is without encryption: a proxy is in
+front of the server.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""Logs in by a token, as often as it is told to.
+"""Logins by a token, one for each line of input.
 
-Prints the token, which the test makes the password of its user. For each line that it
-reads it opens the database anew, uses some connections at once, and prints what came of
-it, and how often the loop could have done something else meanwhile.
+The program prints the token, which the test makes the password of its user. For each
+line the database is opened anew and some connections are used at once; the output has
+the outcome, and how often the loop was free for other work meanwhile.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""A session that has read from a replica, and writes when that has become a primary.
+"""The errors of writes to a replica that was read from and has become a primary.
 
-Says "ready" and waits for a line; then prints what the server says to the write, on the
-connections from before and on a new one.
+The program prints "ready" and waits for a line; then it prints what the server answers
+to a write, on the connections from before and on a new one.
 """
 
 import asyncio

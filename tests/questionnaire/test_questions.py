@@ -1,4 +1,4 @@
-"""What the questionnaire refuses, in which words, and what it makes of the rest."""
+"""The questionnaire: what is refused, in which words, and what follows from answers."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What is deployed says what the answers say, and its times fit into each other."""
+"""Files for deployment agree with the answers, and their times with each other."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Two whole renderings are committed: a change to the template shows what it does."""
+"""Two whole renderings are committed: their diff shows the effect of a change."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What clients of a cluster see of each thing that can be done to its nodes."""
+"""Each change of a node of a cluster, as clients see it."""
 
 import asyncio
 import socket

@@ -153,7 +153,7 @@ def lagging(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def cut_off(scene: Scene) -> Iterator[None]:
-    """It answers as ever, and hears nothing of the primary."""
+    """The replica answers as ever, and hears nothing of the primary."""
     with ExitStack() as stack:
         if isinstance(scene.replica, MariaDBReplica):
             scene.replica.link.freeze()
@@ -328,7 +328,7 @@ def pool_of(replica: Replica) -> str:
 
 
 def check_idle(running: Running, load: Load) -> None:
-    """That nobody writes is no lag."""
+    """A pause of all writers is no lag."""
     load.go_on(100)
     figures = Figures(running.client)
     lag = [figures[key] for key in figures if "replica_lag_seconds" in key]

@@ -122,7 +122,7 @@ def spoil(server: Replica, database: str) -> None:
 def test_behind_a_pooler_nothing_is_set_in_a_session_of_a_replica(
     rendered: Callable[[Answers], Service], cluster_of: Callable[[str], Cluster]
 ) -> None:
-    """It is the role that does not write there: others get the session next."""
+    """The role does not write there: others get the session next."""
     shop = rendered(
         {"driver": "asyncpg", "with_replicas": True, "pooler": "transaction"}
     )

@@ -1,4 +1,4 @@
-"""What one process does with its replicas: where reads go, and what each costs."""
+"""Replicas and one process: the way of each read, and its cost."""
 
 import json
 from collections.abc import Callable

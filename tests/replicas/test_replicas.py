@@ -1,4 +1,4 @@
-"""Reads go to replicas, see what was written, and notice no replica's trouble."""
+"""Reads go to replicas, see what was written, and suffer from no replica's trouble."""
 
 import asyncio
 import re
@@ -312,7 +312,7 @@ def test_reads_leave_a_primary_that_has_become_a_replica(
     driver: str,
     leaves: bool,  # noqa: FBT001
 ) -> None:
-    """It lives on and answers; nobody writes to it, who would be told."""
+    """The old primary lives on and answers; without a write no error tells its role."""
     shop, (cluster, variables) = routed(driver), way(driver)
     shop.make("migrate", **variables)
     (replica, *_), primary = cluster.replicas, cluster.primary

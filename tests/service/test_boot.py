@@ -164,7 +164,7 @@ def test_stop_waits_for_an_endless_answer_no_longer_than_its_bound(
     tmp_path: Path,
     bound: str,
 ) -> None:
-    """With 1 s in place of 20 it ends; without a bound it waits to be killed."""
+    """With 1 s in place of 20 s the service ends; without a bound it must be killed."""
     shop = service("asyncpg")
     text = (shop.folder / "gunicorn.conf.py").read_text()
     assert text.count('"timeout_graceful_shutdown": 20,') == 1

@@ -110,7 +110,7 @@ class Serving(NamedTuple):
         return Path(f"/proc/{worker}")
 
     def reader(self, *, bytes_at_once: int = 65_536) -> httpx.Client:
-        """Somebody who takes what is sent a little at a time."""
+        """A client that takes what is sent a little at a time."""
         options = [(socket.SOL_SOCKET, socket.SO_RCVBUF, bytes_at_once)]
         return httpx.Client(
             base_url=self.running.client.base_url,

@@ -1,4 +1,4 @@
-"""How a rendered service connects: encrypted, kept alive, and true when it is lost."""
+"""Connections of a rendered service: encrypted, kept alive, and true when lost."""
 
 import re
 import socket
@@ -56,7 +56,7 @@ NOT_OFFERED = {
 def test_readiness_does_not_wait_for_a_silent_database(
     service: Callable[[str], Service], driver: str
 ) -> None:
-    """It accepts and says nothing: the answer comes before the 2 s of a connect."""
+    """The server accepts and says nothing; readiness answers within a connect's 2 s."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         dialect = servers.DRIVERS[driver]["dialect"]
         url = f"{dialect}://u@127.0.0.1:{silent.getsockname()[1]}/shop"

@@ -1,4 +1,4 @@
-"""When others have taken every connection that the server gives."""
+"""A server whose connections are all taken: the answer is 503 until one is free."""
 
 import asyncio
 import time

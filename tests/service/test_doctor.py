@@ -1,4 +1,4 @@
-"""What `make doctor` says of real servers, right and wrong, and what a start says."""
+"""`make doctor` and the check at start, on real servers, right and wrong."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""A service that logs in by tokens: each is asked for once, and shown to nobody."""
+"""Logins by a token, which is asked for once and shown to nobody."""
 
 import json
 import subprocess

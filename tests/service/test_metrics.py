@@ -1,4 +1,4 @@
-"""The figures of a service with two workers, whichever of them is asked."""
+"""The figures of a service with two workers, from either of them."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What remains true when everything happens at once, and what is left behind."""
+"""A pool under a mixed load: no wrong row, no lost write, nothing left behind."""
 
 import json
 from collections.abc import Callable

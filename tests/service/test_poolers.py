@@ -1,4 +1,4 @@
-"""Behind PgBouncer, in both generations: before and after it knew what is prepared."""
+"""PgBouncer in front of the server, in the generations before and after 1.21."""
 
 import asyncio
 import json
@@ -224,7 +224,7 @@ def test_migrations_go_around_the_pooler_while_the_service_uses_it(
     way: Callable[..., dict[str, str]],
     server: Server,
 ) -> None:
-    """Four start at once: one migrates. Nobody holds their lock afterwards."""
+    """Of four at once, one process migrates. No session holds their lock afterwards."""
     service, variables = pooled("asyncpg"), way("1.18")
     upgrade = ["alembic", "upgrade", "head"]
     environment = service._environment(**variables)

@@ -1,4 +1,4 @@
-"""What each use of the database costs on the wire: counted, not measured."""
+"""Round trips of each use of the database: counted, not measured."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The runbook of the README: its words are provoked, and what it says helps."""
+"""The runbook of the README: each error is provoked, each cure helps."""
 
 import json
 import re

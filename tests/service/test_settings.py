@@ -1,4 +1,4 @@
-"""What a rendered service makes of its environment, and how it refuses it."""
+"""Settings of a rendered service: their values, and the refusal of wrong ones."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Compiled libraries for many environments: else each compiles 1,000 modules anew."""
+"""Compiled libraries for many environments, which would compile 1,000 modules each."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A primary and its replicas: real replication, and what happens to it."""
+"""A primary and its replicas: real replication, and its faults."""
 
 import signal
 import time
@@ -50,7 +50,7 @@ class Node(Server):
         self.daemon.kill()
 
     def freeze(self) -> None:
-        """Stop all its processes: who connects or asks hears nothing."""
+        """Stop all its processes: clients that connect or ask hear nothing."""
         self.daemon.freeze()
 
     def thaw(self) -> None:

@@ -1,4 +1,4 @@
-"""What platforms offer on a link-local address: an endpoint that gives out tokens."""
+"""A metadata server that gives out tokens, as a platform has it on a local address."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ LIFE_SECONDS = 3600
 
 
 class Metadata:
-    """One for Google and Azure alike; it counts who has asked for a token."""
+    """An endpoint for Google and Azure alike, which counts the requests for a token."""
 
     def __init__(self, port: int) -> None:
         self.asked = 0

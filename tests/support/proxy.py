@@ -1,7 +1,7 @@
-"""A TCP proxy between a service and its server, which does what networks do.
+"""A TCP proxy between a service and its server, with the faults of a network.
 
-It has a thread and a loop of its own, so that it works while its caller waits, and
-speaks no protocol: what it looks for and counts must not be encrypted.
+The proxy has a thread and a loop of its own, and works while its caller waits. The
+bytes that are looked for and counted must not be encrypted: no protocol is spoken.
 """
 
 import asyncio

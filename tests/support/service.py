@@ -184,7 +184,7 @@ def wait_for(running: Running, path: str, seconds: float = 60) -> None:
 
 
 def free_port() -> int:
-    """One that nobody else gets, though its service is slow to take it."""
+    """A port that no other process gets, though its service is slow to take it."""
     place = socket.socket()
     place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     place.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""A broker that is away, silent, emptied or a stranger."""
+"""Tasks and a broker that is away, silent, emptied or a stranger."""
 
 import signal
 import socket
@@ -45,7 +45,7 @@ def test_worker_goes_on_after_the_broker_was_away_when_a_task_ended(
     tmp_path: Path,
     is_told: bool,  # noqa: FBT001
 ) -> None:
-    """Else it would take the task for one that is at work, and ask for no other."""
+    """Else the worker would take the task for one at work, and ask for no other."""
     shop = audited()
     if not is_told:
         line = "if not tell.__self__.acknowledged:"
@@ -94,7 +94,7 @@ def test_broker_is_verified(shop_of: Callable[..., Shop], tmp_path: Path) -> Non
 def test_promises_are_kept_whatever_becomes_of_the_broker(
     audited: Callable[..., Shop], redis: Redis, tmp_path: Path
 ) -> None:
-    """It is gone for 10 s, then silent, and then loses all it has."""
+    """The broker is gone for 10 s, then silent, and then loses all it has."""
     shop = audited()
     faster = ("SWEEP_SECONDS = 30", "SWEEP_SECONDS = 2")
     source = shop.service.changed(tmp_path / "src", "payments.py", *faster)

@@ -36,7 +36,7 @@ def test_time_that_is_up_during_commit_leaves_the_outcome_unknown(
     server_of: Callable[[str], Server],
     driver: str,
 ) -> None:
-    """Before it, all is known to be rolled back."""
+    """Before COMMIT, all is known to be rolled back."""
     shop = rendered({"driver": driver, "with_celery": True})
     changes = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0", "PYTHONPATH": str(ROOT)}
     url = server_of(driver).url

@@ -152,7 +152,7 @@ def test_workers_that_end_at_once_end_gunicorn_without_a_traceback(
     tmp_path: Path,
     is_first_alone: bool,  # noqa: FBT001
 ) -> None:
-    """If each ended it, it would find the second one while it halts for the first."""
+    """Two workers that end gunicorn: its halt for the first would meet the second."""
     shop = rendered({"driver": "asyncpg", "with_celery": True})
     text = (shop.folder / "gunicorn.conf.py").read_text()
     code = 'sys.exit(3 if os.environ["WORKER"] == "1" else 0)'
@@ -173,7 +173,7 @@ def test_workers_that_end_at_once_end_gunicorn_without_a_traceback(
 
 
 def has_ended(pid: int) -> bool:
-    """Though nobody has asked how."""
+    """Tell whether a process has ended whose status is not fetched yet."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
 
 
