@@ -10,7 +10,7 @@ help: ## List the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: .venv/ready servers ## Render the defaults, start the service, create and read an order
-	@python -m tests.demo
+	@python -m tools.demo
 
 # Three at a time on two processors: half of the time they wait for their services.
 test: .venv/ready servers lint ## Everything: each rendering, each class booted, each update
@@ -29,7 +29,7 @@ format: .venv/ready ## Fix its style
 	ruff format
 
 golden: .venv/ready ## Write the golden renderings anew; then review the diff
-	python -m tests.golden
+	python -m tools.golden
 
 bench: .venv/ready servers ## Measure the service beside others, in ratios
 	python -m benchmarks.bench
@@ -40,10 +40,10 @@ lock: $(UV) ## Write requirements.txt anew from pyproject.toml
 		--custom-compile-command "make lock" --output-file requirements.txt pyproject.toml
 
 release: .venv/ready servers ## Test the updates, then tag VERSION=1.2.3 and record it
-	python -m tests.release $(VERSION)
+	python -m tools.release $(VERSION)
 
 servers:
-	@sh tests/servers.sh
+	@sh tests/support/servers.sh
 
 .venv/ready: requirements.txt | $(UV)
 	$(UV) venv --quiet --clear .venv
@@ -51,6 +51,6 @@ servers:
 	@touch $@
 
 $(UV):
-	@python3 -c "import ensurepip" 2>/dev/null || sh tests/servers.sh python3-venv
+	@python3 -c "import ensurepip" 2>/dev/null || sh tests/support/servers.sh python3-venv
 	python3 -m venv .uv
 	.uv/bin/pip install --quiet --disable-pip-version-check uv

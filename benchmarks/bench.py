@@ -26,10 +26,10 @@ import plumbum
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `python benchmarks/bench.py`
 
-from tests import rendering
-from tests.clusters import own_cluster
-from tests.servers import NETWORKED, binaries, launcher
-from tests.service import free_port
+from tests.support import rendering
+from tests.support.clusters import own_cluster
+from tests.support.servers import NETWORKED, binaries, launcher
+from tests.support.service import free_port
 
 HERE = Path(__file__).parent
 POOL = 10  # what the default answers allow a process; all others get the same

@@ -12,13 +12,13 @@ from tempfile import TemporaryDirectory
 import plumbum
 import pytest
 
-from tests import rendering
-from tests.bytecode import share
-from tests.clusters import Cluster, own_cluster
-from tests.combinations import all_answers, name
-from tests.rendering import Answers
-from tests.servers import DRIVERS, SERVERS, PgBouncer, Server, pgbouncer
-from tests.service import Service, copy
+from tests.support import rendering
+from tests.support.bytecode import share
+from tests.support.clusters import Cluster, own_cluster
+from tests.support.combinations import all_answers, name
+from tests.support.rendering import Answers
+from tests.support.servers import DRIVERS, SERVERS, PgBouncer, Server, pgbouncer
+from tests.support.service import Service, copy
 
 # By a name and what fills the folder.
 Once = Callable[[str, Callable[[Path], object]], Path]
@@ -68,7 +68,7 @@ def server(server_of: Callable[[str], Server]) -> Server:
 def cluster_of() -> Iterator[Callable[[str], Cluster]]:
     """The cluster of a dialect, started when it is first asked for, and then healed.
 
-    Whoever promotes a replica takes an `own_cluster`.
+    Tests that promote a replica take an `own_cluster`.
     """
     started: dict[str, Cluster] = {}
     with ExitStack() as stack:
@@ -154,7 +154,7 @@ def rendered(
 ) -> Callable[[Answers], Service]:
     """The service of these answers, with its environment; linted in test_render.py.
 
-    Whoever changes a file of it works on a copy.
+    Tests that change a file of it work on a copy.
     """
 
     def make(answers: Answers) -> Service:

@@ -1,4 +1,4 @@
-"""What the data on record do not allow: told at the statement, or at COMMIT."""
+"""Violations of constraints: told at the statement, or at COMMIT."""
 
 from rows import CANARY, DEFERRING, THINGS, adds, row, serving
 from shop.db.session import Write

@@ -26,7 +26,7 @@ from sqlalchemy import event, literal, select, text
 from sqlalchemy.util.concurrency import await_
 from waits import long
 
-from tests.proxy import Proxy
+from tests.support.proxy import Proxy
 
 ORDER = {
     "customer": CANARY,
@@ -66,7 +66,7 @@ async def kill_idle(laboratory, client):
 
 @row("killed a moment ago", SERVERS)
 async def use_a_connection_that_was_just_in_use(laboratory):
-    """Nobody asks it before its use: a read is repeated, a write says so."""
+    """The connection is not asked before: a read is repeated, a write says so."""
     answers = []
     async with serving(read, write, **ONE) as client:
         for path in ("/read", "/write"):
@@ -169,7 +169,7 @@ async def fail_on_a_connection_that_is_lost(laboratory):
 
 @row("killed every time", SERVERS)
 async def lose_each_connection_just_before_the_read(laboratory):
-    """The last is how often it was tried."""
+    """The last number is that of the tries."""
     tried = []
 
     def kill(*arguments):

@@ -1,7 +1,7 @@
-"""Provokes the rows of the table that are named, or all that this driver knows.
+"""The rows of the table of faults that are named, or all that this driver knows.
 
-Prints what each was answered, how long that took and what the answers said. The service
-writes its log to stderr, with the name of the row as the id of the request.
+The program prints the answer of each row, its duration and what the answers say. The
+service writes its log to stderr, with the name of the row as the id of the request.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """A table of faults, and a service for each row of it: provoked by HTTP, and answered.
 
-The service that a row is tried on is its own, and so is its pool: rows run side by
-side and do not disturb each other.
+Each row has a service and a pool of its own: rows run side by side and do not disturb
+each other.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 import httpx
 import uvicorn
-from laboratory import Server
+from server_sessions import Server
 from shop import main
 from shop.db.base import Base
 from shop.db.connect import DRIVER
@@ -137,7 +137,7 @@ async def identity(session: Read) -> int | None:
 
 
 class Laboratory:
-    """The database as somebody sees it who comes by another way than the service."""
+    """The database as an administrator sees it, by another way than the service."""
 
     def __init__(self, database):
         self.database = database

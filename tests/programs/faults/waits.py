@@ -1,4 +1,4 @@
-"""What takes too long, or stands in each other's way."""
+"""Statements that take too long, or stand in each other's way."""
 
 import asyncio
 from time import monotonic

@@ -1,4 +1,4 @@
-"""Attributes that nobody has loaded."""
+"""Attributes that are not loaded."""
 
 from contextlib import suppress
 

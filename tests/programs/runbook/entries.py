@@ -1,7 +1,7 @@
-"""What provokes the words of a heading of the runbook, and what is done against them.
+"""Registers of the provocations of each heading of the runbook, and of their cures.
 
-The functions get a database of their own, unless they take no argument: then just
-that, where and when it is opened, is the matter.
+Functions without an argument open a database themselves, because the place and time of
+opening is their matter; the others get a database of their own.
 """
 
 import asyncio

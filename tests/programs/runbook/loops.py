@@ -1,4 +1,4 @@
-"""A database, and another event loop than its own."""
+"""Databases that are used in another event loop than their own."""
 
 import asyncio
 import threading

@@ -1,7 +1,7 @@
-"""Provokes every error of the runbook that this driver knows, and cures it.
+"""Every error of the runbook that this driver knows: provoked, and cured.
 
-Prints, for the words of the log, what each provocation and each cure has raised, and
-what the process has written to stderr meanwhile.
+For the words of the log, the output has what each provocation and each cure has raised,
+and what the process has written to stderr meanwhile.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a server does, or another process on it."""
+"""Errors that a server causes, or another process on the server."""
 
 import asyncio
 import os
@@ -180,7 +180,7 @@ async def many(number, user):
 
 
 async def is_alone(administrator):
-    """Those of before have left, who end a little later than their connections."""
+    """Former sessions have left, which end a little later than their connections."""
     with suppress(DBAPIError):  # it may be one too many itself
         async with administrator.read() as session:
             return await session.scalar(select(text(PRESENT[DIALECT]))) == 0

@@ -1,4 +1,6 @@
-"""Errors that a handler caught before it went on, and what a read session refuses."""
+"""Errors that a handler caught before it went on, and statements that a read session
+refuses.
+"""
 
 from contextlib import suppress
 

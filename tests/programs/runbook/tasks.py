@@ -1,4 +1,4 @@
-"""Several tasks and one session, one task and several sessions."""
+"""Several tasks in one session, one task in several sessions."""
 
 import asyncio
 import gc

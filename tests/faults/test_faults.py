@@ -1,0 +1,223 @@
+"""The answer over HTTP to each fault of a database, driver by driver."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support.rendering import ROOT
+from tests.support.servers import DRIVERS
+from tests.support.service import PROGRAMS, Service
+
+pytestmark = pytest.mark.boot
+
+CONFLICT = "409 conflict"
+BUSY = "503 busy again after 1 s"
+TIMEOUT = "503 timeout again after 1 s"
+UNAVAILABLE = "503 unavailable again after 1 s"
+UNKNOWN = "504 outcome-unknown"
+OWN = "402 about:blank"
+
+# "Server has gone away", or "lost connection during query".
+MYSQL_LOST = "20(06|13)"
+
+# Far enough apart to tell one from the next.
+LIMITS = {
+    "DATABASE_LOCK_TIMEOUT_SECONDS": "2",
+    "DATABASE_STATEMENT_TIMEOUT_SECONDS": "3",
+    "DATABASE_CLIENT_TIMEOUT_SECONDS": "4",
+    # A look at the server would be one connection more.
+    "DATABASE_BUDGET_CHECK": "off",
+}
+# What the program writes in parameters and passwords.
+CANARY = "canary"
+
+
+class Row(NamedTuple):
+    """The answers, and what the log says of the cause; None where there is no such."""
+
+    answers: list[Any]
+    postgresql: str | None = None
+    mysql: str | None = None
+    sqlite: str | None = None
+
+
+# False: no row is left of what was written before the fault.
+ROWS = {
+    "unique": Row(
+        [CONFLICT, False], "unique", "1062, duplicate entry for 'uq_", "UNIQUE"
+    ),
+    "foreign key": Row([CONFLICT, False], "insert .* foreign key", "1452", "FOREIGN"),
+    "foreign key of others": Row(
+        [CONFLICT, False], "delete .* foreign key", "1451", "FOREIGN"
+    ),
+    "not null": Row([CONFLICT, False], "not-null", "1048", "NOT NULL"),
+    "check": Row([CONFLICT, False], "check constraint", "4025", "CHECK"),
+    "deferred": Row([CONFLICT, False], "foreign key", None, "FOREIGN"),
+    "statement timeout": Row(
+        [TIMEOUT, TIMEOUT], "statement timeout", "max_statement_time"
+    ),
+    # Once: a read that was cut is not repeated.
+    "statement timer": Row(
+        ["200", UNAVAILABLE, 1], "No answer in 4.0 s", "No answer in 4.0 s"
+    ),
+    "lock timeout": Row([BUSY], "lock timeout", "1205", "database is locked"),
+    "deadlock": Row(["200", BUSY], "deadlock detected", "1213"),
+    "serialization": Row(["200", BUSY], "could not serialize", "1020"),
+    "read only": Row(
+        ["200", UNAVAILABLE], "read-only transaction", "1792", "readonly database"
+    ),
+    "pool full": Row([BUSY, "200"], *["QueuePool limit of size 1"] * 3),
+    "refused connect": Row([UNAVAILABLE] * 2, "refused", "2003"),
+    "silent connect": Row([UNAVAILABLE] * 2, *["no answer in 2.0 s"] * 2),
+    "unknown host": Row([UNAVAILABLE] * 2, r"Errno -\d", "2003"),
+    "wrong password": Row([UNAVAILABLE] * 2, "password authentication failed", "1045"),
+    "wrong name": Row([UNAVAILABLE] * 2, '"nowhere" does not exist', "1049"),
+    "wrong path": Row([UNAVAILABLE] * 2, sqlite="unable to open"),
+    "too many connections": Row(["200", BUSY], "too many connections", "1226"),
+    # A read is repeated, a write is not; the next one has a new connection.
+    "killed a moment ago": Row(
+        ["200", "200", UNAVAILABLE, "200"], "closed|terminating", MYSQL_LOST
+    ),
+    # Asked before its use, so that nobody notices.
+    "killed while idle": Row(["200", "200"], "", ""),
+    "killed every time": Row([UNAVAILABLE, 2], "closed|terminating", MYSQL_LOST),
+    "killed between two queries": Row([200, True], "", ""),
+    "killed within a statement": Row([UNAVAILABLE], "terminating", MYSQL_LOST),
+    "killed before COMMIT": Row([UNKNOWN, False], "closed|terminating", MYSQL_LOST),
+    # True: it was committed, although nobody said so.
+    "lost after COMMIT": Row([UNKNOWN, True], "closed", MYSQL_LOST),
+    "silent COMMIT": Row([UNKNOWN], *["No answer in 4.0 s"] * 2),
+    "own error": Row([OWN, OWN], *["ROLLBACK failed"] * 2),
+    "changed table": Row(
+        ["200", "200", UNAVAILABLE, "200"], "cached (statement )?plan"
+    ),
+}
+# libpq tells no SQLSTATE when it cannot connect.
+WITHOUT_CODE = {"too many connections": ["200", UNAVAILABLE]}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_every_fault_is_answered_with_its_class(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    dialect = DRIVERS[driver]["dialect"]
+    causes = {
+        name: cause
+        for name, row in ROWS.items()
+        if (cause := getattr(row, dialect)) is not None
+    }
+    expected = {name: ROWS[name].answers for name in causes}
+    if driver == "psycopg":
+        expected |= WITHOUT_CODE
+
+    variables = database(driver) | LIMITS | {"PYTHONPATH": f"{ROOT}:{PROGRAMS}"}
+    done = service(driver).program("faults/provoke", **variables)
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    print(report["seconds"])
+    assert report["answers"] == expected
+    log = [json.loads(line) for line in done.stderr.splitlines()]
+    for name, cause in causes.items():
+        lines = [line for line in log if line["request_id"] == name.replace(" ", "_")]
+        assert re.search(cause, "\n".join(line["message"] for line in lines)), name
+    loud = [line for line in log if line["levelname"] not in ("INFO", "WARNING")]
+    assert loud == []
+    # Nor is one in a traceback, which is a field of a line.
+    assert CANARY not in done.stderr, "no value of a parameter belongs there"
+    assert CANARY not in json.dumps(report["bodies"])
+
+
+class Protection(NamedTuple):
+    row: str  # whose answers it is for
+    file: str
+    code: str
+    without: str
+    drivers: tuple[str, ...] = ("asyncpg", "asyncmy")
+
+
+# What all drivers share is taken out of one of PostgreSQL's and one of MySQL's.
+PROTECTIONS = (
+    Protection("unique", "db/dialect.py", "1062", "1", ("asyncmy",)),
+    Protection("deadlock", "db/dialect.py", '"40": "busy"', '"4": ""', ("psycopg",)),
+    Protection(
+        "pool full",
+        "db/faults.py",
+        "isinstance(error, PoolTimeoutError)",
+        "False",
+        ("aiosqlite",),
+    ),
+    Protection(
+        "refused connect",
+        "db/watch.py",
+        "except OSError as error",
+        "except KeyError as error",
+        ("asyncpg",),
+    ),
+    Protection(
+        "killed a moment ago",
+        "db/session.py",
+        "return lost and",
+        "return False and",
+    ),
+    Protection(
+        "killed while idle", "db/watch.py", "connection.run_async(self._ping)", "pass"
+    ),
+    Protection(
+        "killed before COMMIT",
+        "db/session.py",
+        "        if error.connection_invalidated:",
+        "        if False:",
+    ),
+    Protection(
+        "statement timer",
+        "db/session.py",
+        "and seconds < REPEAT_SECONDS",
+        "",
+    ),
+    Protection(
+        "own error",
+        "db/transaction.py",
+        "except DBAPIError as error:\n        logger",
+        "except KeyError as error:\n        logger",
+    ),
+    Protection(
+        "changed table",
+        "db/connect.py",
+        'event.listen(engine.sync_engine, "handle_error", _drop_stale)',
+        "pass",
+        ("asyncpg", "psycopg"),
+    ),
+)
+CASES = [
+    pytest.param(protection, driver, id=f"{protection.row}, {driver}")
+    for protection in PROTECTIONS
+    for driver in protection.drivers
+]
+
+
+@pytest.mark.parametrize(("protection", "driver"), CASES)
+def test_fault_is_answered_otherwise_without_its_protection(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
+    protection: Protection,
+    driver: str,
+) -> None:
+    shop = service(driver)
+    source = shop.changed(
+        tmp_path / "src", protection.file, protection.code, protection.without
+    )
+    path = f"{source}:{ROOT}:{PROGRAMS}"
+    variables = database(driver) | LIMITS | {"PYTHONPATH": path}
+    done = shop.program("faults/provoke", protection.row, **variables)
+
+    assert done.returncode == 0, done.stderr
+    (answers,) = json.loads(done.stdout)["answers"].values()
+    assert answers != ROWS[protection.row].answers

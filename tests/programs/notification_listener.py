@@ -1,0 +1,48 @@
+"""The payloads that a listener gets, before and after its session ends.
+
+The first NOTIFY comes by way of the pooler. The number of tasks at the end is printed
+too.
+"""
+
+import asyncio
+import json
+from contextlib import aclosing
+
+import uvloop
+from shop.db.listen import listen
+from shop.db.session import open_database
+from shop.settings import Settings
+from sqlalchemy import text
+
+LISTENERS = "FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+
+
+async def main():
+    settings = Settings.load()
+    heard = []
+    async with (
+        open_database(settings) as pooled,
+        open_database(settings.direct()) as db,
+    ):
+
+        async def execute(database, query):
+            async with database.write() as session:
+                return await session.scalar(text(query))
+
+        async with asyncio.timeout(20):
+            async with aclosing(listen(settings, "Orders")) as payloads:
+                heard.append(await anext(payloads))
+                await execute(pooled, "SELECT pg_notify('Orders', 'one')")
+                heard.append(await anext(payloads))
+                ended = f"SELECT count(pg_terminate_backend(pid, 5000)) {LISTENERS}"
+                heard.append(await execute(db, ended))
+                heard.append(await anext(payloads))
+                await execute(pooled, "SELECT pg_notify('Orders', 'two')")
+                heard.append(await anext(payloads))
+            while await execute(db, f"SELECT count(*) {LISTENERS}"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    print(json.dumps({"heard": heard, "tasks": len(tasks)}))
+
+
+uvloop.run(main())

@@ -1,0 +1,150 @@
+"""The primary and the replicas of a service, with a proxy in front of each.
+
+The URLs are without encryption, which a proxy could not look into.
+"""
+
+import asyncio
+import os
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+
+from server_sessions import DIALECTS, PROBES
+from shop.db.engine import create_engine
+from shop.db.session import open_database
+from shop.settings import Settings
+from sqlalchemy import insert, literal_column, select
+from sqlalchemy.exc import DBAPIError
+
+from tests.support.proxy import Proxy
+
+# From a server that is well, on a machine that has other things to do.
+SOON_SECONDS = 0.8
+# Longer than the limit of a statement.
+LONG_SECONDS = 4
+PRIMARY, FIRST = 0, 1  # of the servers
+PORT = {"postgresql": "inet_server_port()", "mysql": "@@port"}
+SESSION = {"postgresql": "pg_backend_pid()", "mysql": "connection_id()"}
+# The port, by a statement that takes long on a replica only.
+SLOWLY = {
+    "postgresql": "inet_server_port() + 0 * length(CASE WHEN pg_is_in_recovery()"
+    f" THEN pg_sleep({LONG_SECONDS})::text ELSE '' END)",
+    "mysql": f"@@port + IF(@@read_only, SLEEP({LONG_SECONDS}), 0)",
+}
+PAUSE = {"postgresql": "SELECT pg_wal_replay_pause()", "mysql": "STOP SLAVE SQL_THREAD"}
+RESUME = {
+    "postgresql": "SELECT pg_wal_replay_resume()",
+    "mysql": "START SLAVE SQL_THREAD",
+}
+ADMINISTRATOR = {"postgresql": "postgres", "mysql": "root"}
+
+
+def is_seen(replica, trouble):
+    if replica.trouble != trouble:
+        replica.look()  # again, if the first was too late
+    return replica.trouble == trouble
+
+
+class Lab:
+    """The servers as an administrator sees them, and the ways to them."""
+
+    def __init__(self, stack):
+        settings = Settings.load()
+        self.dialect = settings.sqlalchemy_url.get_backend_name()
+        self.url = settings.sqlalchemy_url.set(drivername=self.dialect)
+        servers = [settings, *settings.replicas()]
+        self.names = {server.database_port: "replica" for server in servers}
+        self.names[settings.database_port] = "primary"
+        self.number = len(servers) - 1
+        self.ports = [server.database_port for server in servers]
+        administrator = {"database_user": ADMINISTRATOR[self.dialect]}
+        self.engines = [
+            create_engine(server.model_copy(update=administrator), "administrator")
+            for server in servers
+        ]
+        self.proxies = [
+            stack.enter_context(Proxy("127.0.0.1", server.database_port))
+            for server in servers
+        ]
+
+    @asynccontextmanager
+    async def open(self, *servers, trouble=""):
+        """The database with these for its replicas, when they are seen to be well."""
+        for proxy in self.proxies:
+            proxy.heal()
+        primary, *others = [
+            self.url.set(port=self.proxies[server].port).render_as_string()
+            for server in (PRIMARY, *servers)
+        ]
+        os.environ |= {
+            "DATABASE_URL": primary,
+            "DATABASE_REPLICA_URLS": ",".join(others),
+        }
+        async with open_database(Settings.load()) as database:
+            for replica in database.replicas:
+                await until(lambda: is_seen(replica, trouble))  # noqa: B023
+            yield database
+
+    async def tell(self, server, statement):
+        async with self.engines[server].connect() as connection:
+            result = await connection.exec_driver_sql(statement)
+            return result.scalars().all() if result.returns_rows else []
+
+    async def kill(self, server, session):
+        sql = DIALECTS[self.dialect]
+        with suppress(DBAPIError):  # it has ended by itself
+            await self.tell(server, sql.kill.replace(":id", str(session)))
+        await until_found(lambda: self.has_ended(server, session))
+
+    async def has_ended(self, server, *sessions):
+        open_now = await self.tell(server, DIALECTS[self.dialect].others)
+        return [True] if not {*sessions} & {*open_now} else []
+
+    async def sleeping(self, server):
+        sql = DIALECTS[self.dialect]
+        return await self.tell(server, (sql.others + sql.sleeping).replace("%", "%%"))
+
+    async def ask(self, session, *, what=PORT):
+        return await session.scalar(select(literal_column(what[self.dialect])))
+
+    async def read(self, database, *, what=PORT):
+        async with database.read() as session:
+            return self.names[await self.ask(session, what=what)]
+
+    async def write(self, database):
+        async with database.write() as session:
+            await session.execute(insert(PROBES).values(id=next(self.numbers)))
+
+
+async def is_read(lab, database):
+    return [name for name in [await lab.read(database)] if name == "replica"]
+
+
+def left():
+    """The tasks that are neither the scenario's nor of what runs it."""
+    return len(asyncio.all_tasks()) - 2
+
+
+def figures(database):
+    (replica,) = database.replicas
+    return {
+        "fallbacks": {**database.replicas.fallbacks},
+        "bans": {**replica.bans},
+    }
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def until_found(look, number=1):
+    async with asyncio.timeout(10):
+        while len(await look()) < number:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def soon(use):
+    began = monotonic()
+    result = await use
+    return result if monotonic() - began < SOON_SECONDS else f"{result}, late"

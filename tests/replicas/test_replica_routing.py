@@ -1,0 +1,252 @@
+"""Replicas and one process: the way of each read, and its cost."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.support.clusters import Cluster, Node
+from tests.support.rendering import ROOT
+from tests.support.servers import DRIVERS, NETWORKED
+from tests.support.service import Service
+
+pytestmark = pytest.mark.boot
+
+VARIABLES = {
+    "PYTHONPATH": str(ROOT),
+    "DATABASE_POOL_SIZE": "4",
+    "DATABASE_MAX_OVERFLOW": "0",
+    "DATABASE_LOCK_TIMEOUT_SECONDS": "1.1",
+    "DATABASE_STATEMENT_TIMEOUT_SECONDS": "2",
+    "DATABASE_REPLICA_MAX_LAG_SECONDS": "1",
+}
+
+
+def found(fallbacks: dict[str, int], bans: dict[str, int], **more: Any) -> Any:
+    return {**more, "fallbacks": fallbacks, "bans": bans}
+
+
+REPLICA, PRIMARY = "replica", "primary"
+RIGHT: dict[str, Any] = {
+    "session_stays_on_one_server": {"torn": 0, "not read": 0},
+    "killed_session_moves_to_the_primary": found(
+        {"failed": 1}, {}, went=[REPLICA, PRIMARY, PRIMARY, REPLICA], sessions=2
+    ),
+    "name_that_leads_to_a_standby_is_asked_once_a_second": {
+        "asked again": True,
+        "hasty": False,
+        "same pool": True,
+    },
+    "statement_that_takes_too_long_is_not_repeated": found({}, {}, outcome="timeout"),
+    "replica_is_not_written_to": {"refused": "25006"},
+    "silent_replica_holds_nobody_up": found(
+        {"failed": 7, "none ready": 1},
+        {"unreachable": 1},
+        **{
+            "in doubt": PRIMARY,
+            "in flight": {PRIMARY: 4},
+            "in line": {PRIMARY: 3},
+            "while banned": {PRIMARY: 5},
+        },
+    ),
+    "lost_line_is_no_trouble": found({}, {}, went=REPLICA),
+    "nobody_waits_for_a_replica_that_is_far_behind": {"went": PRIMARY, "late": False},
+    "reader_that_leaves_while_it_waits_leaves_nothing": {"went": REPLICA, "tasks": 0},
+    "handler_that_takes_its_time_is_not_sent_to_a_replica_in_trouble": found(
+        {"banned": 1}, {"unreachable": 1}, went=PRIMARY, late=False
+    ),
+    "connection_that_hangs_as_it_begins_holds_nobody_up": found(
+        {"failed": 1}, {"refused": 1}, went=PRIMARY
+    ),
+    "line_that_hangs_as_it_begins_is_opened_again": {"unreachable": 1},
+    "commit_without_a_position_is_no_lag": found(
+        {"behind": 1}, {}, went=[PRIMARY, REPLICA]
+    ),
+    "ban_outlasts_a_look_that_had_begun": {"went": PRIMARY, "bans": 1},
+    "position_stays_with_its_task": [[PRIMARY, True], [REPLICA, False]],
+    "nothing_is_left": {"tasks": 0, "late": False},
+    "uses_take_so_many_round_trips": {
+        "read": 1,
+        # BEGIN, the statement, COMMIT, and where the log is then.
+        "write": 4,
+        "write without replicas": 3,
+        "read of what is there": 1,
+        "read after a pause": 2,
+    },
+}
+OF_DIALECT: dict[str, dict[str, Any]] = {
+    "postgresql": {
+        "statement_in_the_way_of_the_replay_moves_to_the_primary": found(
+            {"failed": 1}, {}, went=PRIMARY
+        )
+    },
+    "mysql": {"replica_is_not_written_to": {"refused": 1792}},
+}
+
+
+def right(driver: str) -> dict[str, Any]:
+    return RIGHT | OF_DIALECT[DRIVERS[driver]["dialect"]]
+
+
+@pytest.fixture
+def run(
+    routed: Callable[[str], Service],
+    cluster_of: Callable[[str], Cluster],
+    tmp_path: Path,
+) -> Callable[..., Any]:
+    """Run scenarios on a driver, with the variables of an empty database."""
+
+    def run(driver: str, *scenarios: str, **variables: str) -> Any:
+        cluster = cluster_of(DRIVERS[driver]["dialect"])
+        name = f"db_{tmp_path.name.lower()}"
+        cluster.database(name)
+
+        def plain(node: Node) -> str:
+            return make_url(node.url).set(database=name).render_as_string()
+
+        urls = {
+            "DATABASE_URL": plain(cluster.primary),
+            "DATABASE_REPLICA_URLS": ",".join(map(plain, cluster.replicas)),
+        }
+        shop = routed(driver)
+        done = shop.program(
+            "replica_routing", *scenarios, **VARIABLES | urls | variables
+        )
+        print(done.stderr)
+        return done.stderr if done.returncode else json.loads(done.stdout)
+
+    return run
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_read_goes_where_it_should(run: Callable[..., Any], driver: str) -> None:
+    assert run(driver, *right(driver)) == right(driver)
+
+
+class Protection(NamedTuple):
+    scenario: str
+    file: str
+    code: str
+    without: str
+    drivers: tuple[str, ...] = ("asyncpg",)
+
+
+SILENCE = "silent_replica_holds_nobody_up"
+PROTECTIONS = {
+    "no statement for a replica that is slow to say how it is": Protection(
+        SILENCE,
+        "db/replica.py",
+        "return self._look is not None and now - self._asked_at > DOUBT_SECONDS",
+        "return False",
+    ),
+    "end of what a silent replica does": Protection(
+        SILENCE,
+        "db/replica_engines.py",
+        "cut(fileno, connection.driver_connection)",
+        "pass",
+        drivers=("psycopg", "aiomysql"),
+    ),
+    "end of the line in front of it": Protection(
+        SILENCE, "db/replica_engines.py", "give_up(waiter)", "pass"
+    ),
+    "ban": Protection(
+        "ban_outlasts_a_look_that_had_begun",
+        "db/replica.py",
+        "self._banned_until = now + BAN_SECONDS",
+        "pass",
+    ),
+    "ban that lasts": Protection(
+        "ban_outlasts_a_look_that_had_begun",
+        "db/replica.py",
+        "elif not self.is_banned(now):",
+        "else:",
+    ),
+    "one count for a session that moves": Protection(
+        "killed_session_moves_to_the_primary",
+        "db/replicas.py",
+        "self.reads[replica.name] -= 1",
+        "pass",
+    ),
+    "a second between two samples": Protection(
+        "name_that_leads_to_a_standby_is_asked_once_a_second",
+        "db/replicas.py",
+        "            self._sampled_at = now\n",
+        "",
+    ),
+    "a retired pool that stays": Protection(
+        "name_that_leads_to_a_standby_is_asked_once_a_second",
+        "db/replicas.py",
+        'retire(engine, "the address of the primary leads to a standby")',
+        "await engine.dispose()",
+    ),
+    "repetition on the primary": Protection(
+        "killed_session_moves_to_the_primary",
+        "db/session.py",
+        'self._move("failed")\n        return True',
+        "return False",
+    ),
+    "last look before the first statement": Protection(
+        "handler_that_takes_its_time_is_not_sent_to_a_replica_in_trouble",
+        "db/session.py",
+        'self._move("banned")',
+        "pass",
+    ),
+    "session that only reads": Protection(
+        "replica_is_not_written_to",
+        "db/replica_engines.py",
+        "ask(connection, statement)",
+        "pass",
+        drivers=("asyncpg", "aiomysql"),
+    ),
+    "limit for the first statement of a connection": Protection(
+        "connection_that_hangs_as_it_begins_holds_nobody_up",
+        "db/engine.py",
+        "loop.call_later(seconds, cut",
+        "loop.call_later(3600, cut",
+    ),
+    "second look": Protection(
+        "lost_line_is_no_trouble",
+        "db/replica.py",
+        "if not error.connection_invalidated or not self._is_in_time():",
+        "if True:",
+    ),
+    "no wait that is hopeless": Protection(
+        "nobody_waits_for_a_replica_that_is_far_behind",
+        "db/replica.py",
+        "self.lag_seconds > WAIT_SECONDS",
+        "False",
+    ),
+    "position of a commit": Protection(
+        "position_stays_with_its_task", "db/session.py", "seen.add(position)", "pass"
+    ),
+    "no goal that nobody can reach": Protection(
+        "commit_without_a_position_is_no_lag",
+        "db/session.py",
+        "seen.add(position)",
+        "seen.add(position)\n        self.replicas.expect(position)",
+    ),
+}
+CASES = [
+    pytest.param(protection, driver, id=f"{name}, {driver}")
+    for name, protection in PROTECTIONS.items()
+    for driver in protection.drivers
+]
+
+
+@pytest.mark.parametrize(("protection", "driver"), CASES)
+def test_scenario_can_fail(
+    routed: Callable[[str], Service],
+    run: Callable[..., Any],
+    tmp_path: Path,
+    protection: Protection,
+    driver: str,
+) -> None:
+    scenario, *change, _ = protection
+    shop = routed(driver)
+    source = shop.changed(tmp_path / "src", *change)
+    result = run(driver, scenario, PYTHONPATH=f"{source}:{ROOT}")
+
+    assert result != {scenario: right(driver)[scenario]}

@@ -1,0 +1,222 @@
+"""The plain service of each driver: its own tests, then under gunicorn."""
+
+import json
+import re
+import signal
+import subprocess
+import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from sqlalchemy import make_url
+
+from tests.support import servers
+from tests.support.rendering import ROOT, Answers
+from tests.support.servers import Server
+from tests.support.service import PROGRAMS, Service, conversation, wait_until
+
+pytestmark = pytest.mark.boot
+
+# Status and worker, or what is said instead.
+Found = set[tuple[int, str]]
+
+DRIVERS = servers.DRIVERS
+CONVERSATION = ROOT / "tests" / "golden" / "conversation.json"
+NEW_MODEL = """
+
+class Parcel(Base):
+    __tablename__ = "parcels"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    sent_at: Mapped[datetime]
+"""
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_own_tests_pass(service: Callable[[str], Service], driver: str) -> None:
+    output = service(driver).make("test")
+
+    assert re.search(r"\d+ passed", output)
+    assert "skipped" not in output
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_names_of_all_dependencies_are_refused_for_a_project(
+    service: Callable[[str], Service], driver: str
+) -> None:
+    lock = tomllib.loads((service(driver).folder / "uv.lock").read_text())
+    tables = yaml.safe_load((ROOT / "hooks" / "reserved_names.yml").read_text())
+    refused = tables["reserved_names"]["default"]["a dependency of the service"]
+    needed = {package["name"].replace("-", "_") for package in lock["package"]}
+
+    assert needed - {"shop"} <= {*refused}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_service_answers_and_stops_cleanly(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    server_of: Callable[[str], Server],
+    driver: str,
+) -> None:
+    shop, variables = service(driver), database(driver)
+    shop.make("migrate", **variables)
+
+    def sessions() -> list[bool]:
+        if "DATABASE_URL" not in variables:
+            return []
+        name = make_url(variables["DATABASE_URL"]).database
+        return server_of(driver).sessions(str(name))
+
+    with shop.running(**variables) as running:
+        answers = conversation(running.client)
+        open_sessions = sessions()
+        code = running.stop()
+
+    # On every driver the same, to the letter.
+    assert answers == json.loads(CONVERSATION.read_text())
+    assert code == 0
+    log = running.log.read_text()
+    assert "canary" not in log, "what customers send does not belong there"
+    for line in log.splitlines():
+        assert json.loads(line)["levelname"] in ("INFO", "WARNING"), line
+    if "DATABASE_URL" in variables:
+        assert 1 <= len(open_sessions) <= budget(shop)
+        assert all(open_sessions), "each is encrypted"
+        wait_until(lambda: sessions() == [])
+
+
+def budget(shop: Service) -> int:
+    """What all workers of one instance may open."""
+    numbers = "WORKERS * (POOL_SIZE + MAX_OVERFLOW)"
+    program = f"from {shop.package}.db.budget import *; print({numbers})"
+    return int(shop.command("python", "-c", program).stdout)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_preloaded_master_that_used_the_database_spoils_no_worker(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    def both_workers(found: Found) -> bool:
+        return len(found) > 1
+
+    found = preloaded(service(driver), database(driver), until=both_workers)
+
+    assert {status for status, _ in found} == {200}
+
+
+def test_without_the_hook_a_preloaded_master_does_spoil_them(
+    service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
+) -> None:
+    shop = service("asyncpg")
+    hook = "    forget_connections()\n"
+    text = (shop.folder / "gunicorn.conf.py").read_text()
+    assert hook in text
+    config = shop.folder / "without_hook.py"
+    config.write_text(text.replace(hook, "    pass\n"))
+
+    def spoiled(found: Found) -> bool:
+        return {status for status, _ in found} != {200}
+
+    preloaded(shop, database("asyncpg"), f"--config={config}", until=spoiled)
+
+
+def preloaded(
+    shop: Service,
+    variables: dict[str, str],
+    *options: str,
+    until: Callable[[Found], bool],
+) -> Found:
+    """Ask 24 times at once, and again while the second worker is still to come."""
+    arguments = (f"--pythonpath={PROGRAMS}", "--preload", *options)
+    found: Found = set()
+    with shop.running(
+        *arguments,
+        "service_with_preloaded_engine:create_app()",
+        ready="/livez",
+        **variables,
+    ) as running:
+
+        def ask(_: int) -> tuple[int, str]:
+            # A connection of its own, so that both workers get some.
+            answer = httpx.get(f"{running.client.base_url}/probe", timeout=30)
+            return answer.status_code, answer.text
+
+        def ask_all() -> bool:
+            with ThreadPoolExecutor(8) as pool:
+                found.update(pool.map(ask, range(24)))
+            return until(found)
+
+        wait_until(ask_all, seconds=60)
+    return found
+
+
+@pytest.mark.parametrize("bound", ['"timeout_graceful_shutdown": 1,', ""])
+def test_stop_waits_for_an_endless_answer_no_longer_than_its_bound(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
+    bound: str,
+) -> None:
+    """With 1 s in place of 20 s the service ends; without a bound it must be killed."""
+    shop = service("asyncpg")
+    text = (shop.folder / "gunicorn.conf.py").read_text()
+    assert text.count('"timeout_graceful_shutdown": 20,') == 1
+    config = tmp_path / "impatient.py"
+    config.write_text(text.replace('"timeout_graceful_shutdown": 20,', bound))
+    arguments = (f"--pythonpath={PROGRAMS}", f"--config={config}")
+    with (
+        shop.running(
+            *arguments,
+            "service_with_endless_answer:create_app()",
+            **database("asyncpg"),
+        ) as running,
+        running.client.stream("GET", "/endless") as answer,
+    ):
+        chunks = answer.iter_text()  # held: without it the client would hang up
+        assert next(chunks).startswith("on")
+        running.wait_for_log("Application startup complete", times=2)
+        running.process.send_signal(signal.SIGTERM)
+        if not bound:
+            with pytest.raises(subprocess.TimeoutExpired):
+                running.process.wait(timeout=8)
+            return
+        assert running.process.wait(timeout=15) == 0
+    assert "WORKER TIMEOUT" not in running.log.read_text()
+    assert running.log.read_text().count("Application shutdown complete") == 2
+
+
+def test_new_migration_is_dated_and_well_formed(
+    rendered: Callable[[Answers], Service],
+    database: Callable[[str], dict[str, str]],
+) -> None:
+    # One of its own, since its files change.
+    shop = rendered({"driver": "aiosqlite", "description": "A service that grows"})
+    variables = database("aiosqlite")
+    versions = shop.folder / "migrations" / "versions"
+    before = set(versions.iterdir())
+    shop.make("migrate", **variables)
+    model = shop.folder / "src" / shop.package / "models.py"
+    text = model.read_text()
+    try:
+        model.write_text(text + NEW_MODEL)
+        command = ("alembic", "revision", "--autogenerate", "-m", "Add the parcels")
+        done = shop.command(*command, **variables)
+        assert done.returncode == 0, done.stderr
+        (new,) = {path for path in versions.iterdir() if path.suffix == ".py"} - before
+        shop.make("migrate", **variables)
+        shop.make("lint")
+        written = new.read_text()
+        new.unlink()
+    finally:
+        model.write_text(text)
+
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_[0-9a-f]{12}_add_the_parcels\.py", new.name)
+    assert 'sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False)' in written
+    assert 'op.f("pk_parcels")' in written

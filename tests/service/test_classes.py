@@ -1,0 +1,100 @@
+"""Each class of renderings: its own tests, then the service as it is started there.
+
+The plain containers are in test_boot.py, the logins by a token in test_login.py.
+"""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.support.combinations import class_of, cover, name
+from tests.support.rendering import ROOT, Answers
+from tests.support.servers import DRIVERS, Server
+from tests.support.service import Service, conversation, wait_until
+
+pytestmark = pytest.mark.boot
+
+CONVERSATION = ROOT / "tests" / "golden" / "conversation.json"
+POOLERS = {
+    "postgresql": ("none", "session", "transaction"),
+    "mysql": ("none", "rds_proxy"),
+}
+CLASSES: list[Answers] = [
+    {
+        "driver": driver,
+        "cloud": "aws_rds" if pooler == "rds_proxy" else "self_hosted",
+        "runtime": runtime,
+        "pooler": pooler,
+    }
+    for driver, row in DRIVERS.items()
+    for pooler in POOLERS.get(row["dialect"], ())
+    for runtime in ("container", "cloud_run", "lambda")
+    if (runtime, pooler) not in {("container", "none"), ("cloud_run", "rds_proxy")}
+]
+# With replicas each pair of answers: what they add is the same in all of them.
+ROUTED: list[Answers] = [
+    {"driver": driver, "cloud": cloud, "runtime": runtime, "pooler": pooler}
+    | {"with_replicas": True}
+    for driver, row in DRIVERS.items()
+    for pooler in POOLERS.get(row["dialect"], ())
+    for cloud in ("self_hosted", "aws_rds", "aws_aurora")
+    for runtime in ("container", "cloud_run")
+    if runtime == "container" or cloud == "self_hosted"
+    if cloud == "aws_aurora" or (cloud == "aws_rds") == (pooler == "rds_proxy")
+]
+OF_REPLICAS = ("tests/test_replicas.py", "tests/test_sessions.py")
+
+
+def test_every_class_is_booted(accepted: list[Answers]) -> None:
+    plain: list[Answers] = [
+        {"driver": driver, "cloud": "", "runtime": "container"} for driver in DRIVERS
+    ]
+    # Those of the plain service are in test_replicas.py.
+    routed = [row | {"pooler": "none", "with_replicas": True} for row in plain[:-1]]
+
+    assert {class_of(each) for each in [*plain, *routed, *CLASSES, *ROUTED]} == {
+        class_of(row) for row in accepted if row.get("auth") != "token"
+    }
+
+
+@pytest.mark.parametrize("answers", [*CLASSES, *cover(ROUTED, 2)], ids=name)
+def test_class_passes_its_own_tests_answers_and_stops_cleanly(
+    rendered: Callable[[Answers], Service],
+    database: Callable[[str], dict[str, str]],
+    server_of: Callable[[str], Server],
+    answers: Answers,
+) -> None:
+    shop, server = rendered(answers), server_of(answers["driver"])
+    # That of the plain service has shown that it finds a server by itself.
+    files = OF_REPLICAS if answers.get("with_replicas") else ("tests",)
+    done = shop.command("pytest", *files, DATABASE_URL=server.url)
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
+
+    variables = database(answers["driver"])
+    if answers["pooler"] in {"transaction", "rds_proxy"}:
+        variables["DATABASE_DIRECT_URL"] = variables["DATABASE_URL"]
+    database_name = str(make_url(variables["DATABASE_URL"]).database)
+    workers = 2 if answers["runtime"] == "container" else 1
+    shop.make("migrate", **variables)
+    with shop.running(**variables) as running:
+        said = conversation(running.client)
+        # Neither a session begins nor one ends in no time.
+        if answers["runtime"] == "lambda":
+            wait_until(lambda: server.sessions(database_name) == [])
+        else:
+            assert server.sessions(database_name)
+        figures = running.client.get("/metrics").status_code
+        running.wait_for_log("Application startup complete", times=workers)
+        running.stop()
+
+    assert said == json.loads(CONVERSATION.read_text())
+    assert figures == (404 if answers["runtime"] == "lambda" else 200)
+    log = running.log.read_text()
+    assert "canary" not in log
+    for line in log.splitlines():
+        assert json.loads(line)["levelname"] in ("INFO", "WARNING"), line
+    assert log.count("Application shutdown complete") == workers
+    wait_until(lambda: server.sessions(database_name) == [])

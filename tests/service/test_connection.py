@@ -1,0 +1,174 @@
+"""Connections of a rendered service: encrypted, kept alive, and true when lost."""
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import trustme
+
+from tests.support import servers
+from tests.support.rendering import Answers
+from tests.support.servers import Server
+from tests.support.service import PROGRAMS, Service, wait_until
+
+pytestmark = pytest.mark.boot
+
+UNPOOLED = """
+import asyncio
+from sqlalchemy import text
+from shop.db.engine import create_unpooled_engine
+from shop.settings import Settings
+
+async def main():
+    engine = create_unpooled_engine(Settings.load())
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT :name FROM nowhere"), {"name": "hunter2"})
+
+asyncio.run(main())
+"""
+
+DRIVERS = [name for name in servers.DRIVERS if name != "aiosqlite"]
+# What is said of a user that the server does not know.
+REFUSALS = {
+    "asyncpg": r'role \\"nobody\\" does not exist',
+    "psycopg": r'.*role \\"nobody\\" does not exist',
+    "aiomysql": r".*1045.*Access denied for user 'nobody'",
+    "asyncmy": r".*1045.*Access denied for user 'nobody'",
+}
+TLS_WORDS = {
+    "ssl": {"name": "IP address mismatch", "authority": "CERTIFICATE_VERIFY_FAILED"},
+    "libpq": {"name": "does not match host name", "authority": "certificate verify"},
+}
+NOT_OFFERED = {
+    "asyncpg": "rejected SSL upgrade",
+    "psycopg": "server does not support SSL",
+    "aiomysql": "the server offers no encryption",
+    "asyncmy": "OperationalError",
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_readiness_does_not_wait_for_a_silent_database(
+    service: Callable[[str], Service], driver: str
+) -> None:
+    """The server accepts and says nothing; readiness answers within a connect's 2 s."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dialect = servers.DRIVERS[driver]["dialect"]
+        url = f"{dialect}://u@127.0.0.1:{silent.getsockname()[1]}/shop"
+        shop = service(driver)
+        with shop.running(ready="/livez", DATABASE_URL=url) as running:
+            answer = running.client.get("/readyz")
+
+    assert (answer.status_code, answer.json()["database"]) == (503, "timeout")
+
+
+@pytest.mark.parametrize(("driver", "reason"), REFUSALS.items())
+def test_wrong_login_is_told_in_the_log_without_the_password(
+    service: Callable[[str], Service],
+    server_of: Callable[[str], Server],
+    driver: str,
+    reason: str,
+) -> None:
+    shop = service(driver)
+    url = re.sub("//[a-z]+@", "//nobody:hunter2@", server_of(driver).url)
+    with shop.running(ready="/livez", DATABASE_URL=url) as running:
+        ask = partial(running.client.get, "/readyz")
+        # The first connect of a worker may take longer than a probe waits.
+        wait_until(lambda: ask().json()["database"] != "timeout")
+        answer = ask()
+        log = running.log.read_text()
+
+    assert (answer.status_code, answer.json()["database"]) == (503, "unavailable")
+    assert re.search(f"the database is unavailable: {reason}", log)
+    assert "hunter2" not in log + answer.text
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_idle_connections_are_kept_alive(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    done = service(driver).program("keepalive_options", **database(driver))
+
+    assert done.stdout == "1 60 10 3 10000\n", done.stderr
+
+
+@pytest.mark.parametrize("more", [{}, {"with_replicas": True}], ids=str)
+def test_misuse_of_a_read_session_does_not_type_check(
+    rendered: Callable[[Answers], Service], more: Answers
+) -> None:
+    program = PROGRAMS / "read_session_misuse.py"
+    done = rendered({"driver": "asyncpg"} | more).command(
+        "mypy", "--strict", str(program)
+    )
+
+    lines = enumerate(program.read_text().splitlines(), 1)
+    wrong = {number for number, line in lines if line.endswith("# wrong")}
+    assert {int(n) for n in re.findall(r":(\d+): error", done.stdout)} == wrong
+
+
+@contextmanager
+def plain(dialect: str) -> Iterator[str]:
+    """A server that knows no TLS."""
+    started, binaries = servers.launchers[dialect].started, servers.binaries(dialect)
+    with TemporaryDirectory() as folder, started(binaries, Path(folder)) as url:
+        yield url
+
+
+def ping(shop: Service, url: str) -> str:
+    """Connect as the service does: "connected", or what is printed instead."""
+    done = shop.program("database_ping", DATABASE_URL=url)
+    return done.stderr if done.returncode else "connected"
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_encryption_is_what_was_asked_for_or_an_error(
+    service: Callable[[str], Service],
+    server_of: Callable[[str], Server],
+    tmp_path: Path,
+    driver: str,
+) -> None:
+    shop, server = service(driver), server_of(driver)
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    by_address, by_name = server.url, server.url.replace("127.0.0.1", "localhost")
+    with plain(servers.DRIVERS[driver]["dialect"]) as url:
+        not_encrypted = ping(shop, f"{url}?sslmode=require")
+    outcomes = {
+        "full": ping(shop, f"{by_name}?sslmode=verify-full&sslrootcert={server.ca}"),
+        "ca": ping(shop, f"{by_address}?sslmode=verify-ca&sslrootcert={server.ca}"),
+        "require": ping(shop, f"{by_address}?sslmode=require"),
+        "loopback": ping(shop, by_address),
+        "wrong name": ping(
+            shop, f"{by_address}?sslmode=verify-full&sslrootcert={server.ca}"
+        ),
+        "wrong ca": ping(shop, f"{by_name}?sslmode=verify-full&sslrootcert={other}"),
+        "unknown ca": ping(shop, f"{by_name}?sslmode=verify-ca"),
+        "no encryption": not_encrypted,
+    }
+
+    accepted = {name for name, text in outcomes.items() if text == "connected"}
+    assert accepted == {"full", "ca", "require", "loopback"}
+    words = TLS_WORDS["libpq" if driver == "psycopg" else "ssl"]
+    assert words["name"] in outcomes["wrong name"]
+    assert words["authority"] in outcomes["wrong ca"]
+    assert words["authority"] in outcomes["unknown ca"]
+    assert re.search(NOT_OFFERED[driver], outcomes["no encryption"])
+
+
+@pytest.mark.parametrize("driver", servers.DRIVERS)
+def test_parameters_of_a_migration_are_in_no_message(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    done = service(driver).command("python", "-c", UNPOOLED, **database(driver))
+
+    assert "SQL parameters hidden" in done.stderr
+    assert "hunter2" not in done.stderr.split("sqlalchemy.exc")[-1]

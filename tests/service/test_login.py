@@ -1,0 +1,267 @@
+"""Logins by a token, which is asked for once and shown to nobody."""
+
+import json
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from sqlalchemy import make_url
+
+from tests.support.fake_metadata_server import TOKEN, metadata
+from tests.support.rendering import ROOT, Answers, environment
+from tests.support.servers import DRIVERS, NETWORKED, Server
+from tests.support.service import PROGRAMS, Service, conversation
+
+pytestmark = pytest.mark.boot
+
+REFUSED = {
+    "postgresql": 'password authentication failed for user "bearer"',
+    "mysql": "Access denied for user 'bearer'",
+}
+AWS = {
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "hunter2",
+    "AWS_REGION": "eu-central-1",
+}
+NOBODY = {
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/nowhere",
+    "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+    "AWS_REGION": "eu-central-1",
+}
+# Where a token comes over HTTP.
+ASKING = [("gcp_cloud_sql", "psycopg"), ("azure", "asyncpg")]
+CACHE = "if not token or token.until < monotonic():"
+
+ServiceAt = Callable[[str, str], Service]
+
+
+@pytest.fixture(scope="session")
+def service_at(rendered: Callable[[Answers], Service]) -> ServiceAt:
+    def make(cloud: str, driver: str) -> Service:
+        return rendered({"driver": driver, "cloud": cloud, "auth": "token"})
+
+    return make
+
+
+def let_in(server: Server, password: str) -> None:
+    """Make what is given the password of the bearer, who may do everything."""
+    if make_url(server.url).get_backend_name() == "mysql":
+        server.execute(f"CREATE OR REPLACE USER bearer IDENTIFIED BY '{password}'")
+        server.execute("GRANT ALL ON *.* TO bearer")
+        return
+    if not server.execute("SELECT 1 FROM pg_roles WHERE rolname = 'bearer'"):
+        server.execute("CREATE ROLE bearer LOGIN SUPERUSER")
+    server.execute(f"ALTER ROLE bearer PASSWORD '{password}'")
+
+
+def url_of(server: Server, name: str) -> str:
+    url = make_url(server.database(name)).set(username="bearer")
+    return url.render_as_string(hide_password=False)
+
+
+class Program:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def told(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+    def use(self) -> tuple[str, str, int]:
+        """What came of it, why, and how often the loop was free meanwhile."""
+        assert self._process.stdin
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        outcome, reason, ticks = json.loads(self.told())
+        return outcome, reason, ticks
+
+
+@contextmanager
+def login(
+    shop: Service, tmp_path: Path, *arguments: str, **variables: str
+) -> Iterator[Program]:
+    log = tmp_path / "login.log"
+    path = f"{shop.folder / '.venv' / 'bin'}"
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            [f"{path}/python", PROGRAMS / "token_login.py", *arguments],
+            cwd=shop.folder,
+            env=environment(**variables),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+        ) as process,
+    ):
+        yield Program(process)
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0, log.read_text()
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_token_that_is_signed_here_lets_in_until_it_is_refused(
+    service_at: ServiceAt,
+    server_of: Callable[[str], Server],
+    tmp_path: Path,
+    driver: str,
+) -> None:
+    shop, server = service_at("aws_rds", driver), server_of(driver)
+    url = url_of(server, f"login_{driver}")
+    with login(shop, tmp_path, "told", DATABASE_URL=url, **AWS) as program:
+        token = program.told()
+        let_in(server, token)
+        connected, _, _ = program.use()
+        let_in(server, "another")
+        refused, reason, _ = program.use()
+
+    host = f"localhost:{make_url(url).port}"
+    assert token.startswith(f"{host}/?Action=connect&DBUser=bearer&X-Amz-Algorithm")
+    assert connected == "connected"
+    assert refused == "unavailable"
+    assert REFUSED[DRIVERS[driver]["dialect"]] in reason
+    assert token not in reason + (tmp_path / "login.log").read_text()
+
+
+def test_no_credentials_are_an_unavailable_database_and_named(
+    service_at: ServiceAt, server_of: Callable[[str], Server], tmp_path: Path
+) -> None:
+    url = url_of(server_of("asyncpg"), "login_nobody")
+    shop = service_at("aws_rds", "asyncpg")
+    with login(shop, tmp_path, "warm", DATABASE_URL=url, **NOBODY) as program:
+        outcome, reason, _ = program.use()
+
+    assert outcome == "unavailable"
+    assert reason == (
+        "cannot connect: no token of AWS IAM: Unable to locate credentials"
+    )
+
+
+@pytest.mark.parametrize(("cloud", "driver"), ASKING)
+def test_service_and_its_migrations_log_in_by_a_token_of_the_platform(
+    service_at: ServiceAt,
+    server_of: Callable[[str], Server],
+    cloud: str,
+    driver: str,
+) -> None:
+    shop, server = service_at(cloud, driver), server_of(driver)
+    let_in(server, TOKEN)
+    with metadata() as platform:
+        url = url_of(server, f"login_{cloud}")
+        variables = platform.variables | {"DATABASE_URL": url}
+        output = shop.make("migrate", **variables)
+        asked = platform.asked
+        with shop.running(**variables) as running:
+            answers = conversation(running.client)
+            log = running.log.read_text()
+
+    assert answers[0][0] == 201
+    assert asked == 1
+    # Each worker once, however many connections it has opened.
+    assert 1 <= platform.asked - asked <= 2
+    assert TOKEN not in output + log
+
+
+@pytest.mark.parametrize("place", ASKING)
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_connections_share_one_token(
+    service_at: ServiceAt,
+    server_of: Callable[[str], Server],
+    tmp_path: Path,
+    place: tuple[str, str],
+    is_cached: bool,  # noqa: FBT001
+) -> None:
+    shop, server = service_at(*place), server_of(place[1])
+    let_in(server, TOKEN)
+    changes = {}
+    if not is_cached:
+        source = shop.changed(tmp_path / "src", "db/login.py", CACHE, "if True:")
+        changes = {"PYTHONPATH": source}
+    with metadata() as platform:
+        variables = platform.variables | {"DATABASE_URL": url_of(server, "login_one")}
+        with login(shop, tmp_path, **variables, **changes) as program:
+            outcomes = [program.use()[0] for _ in range(3)]
+            asked = platform.asked
+
+    assert outcomes == ["connected"] * 3
+    assert (asked == 1) is is_cached
+
+
+def test_platform_that_is_silent_holds_up_nobody_else(
+    service_at: ServiceAt, server_of: Callable[[str], Server], tmp_path: Path
+) -> None:
+    outcome, reason, ticks = on_a_silent_platform(service_at, server_of, tmp_path)
+
+    assert outcome == "unavailable"
+    assert reason == "cannot connect: no answer in 2.0 s"
+    assert ticks > 10, "of some 200"
+
+
+def on_a_silent_platform(
+    service_at: ServiceAt,
+    server_of: Callable[[str], Server],
+    tmp_path: Path,
+    **variables: str,
+) -> tuple[str, str, int]:
+    shop, server = service_at("gcp_cloud_sql", "psycopg"), server_of("psycopg")
+    url = url_of(server, "login_silent")
+    with metadata() as platform:
+        platform.is_silent = True
+        variables |= platform.variables | {"DATABASE_URL": url}
+        with login(shop, tmp_path, **variables) as program:
+            return program.use()
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@db.example.com/d"},
+            "DATABASE_PASSWORD: tokens of AWS IAM are the password: remove it, also"
+            " from the URL.\n",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u@db.example.com/d?sslmode=disable"},
+            "DATABASE_SSLMODE=disable would show the token to the network: use"
+            " verify-full.\n",
+        ),
+    ],
+    ids=["password", "no encryption"],
+)
+def test_what_would_give_a_token_away_is_refused(
+    service_at: ServiceAt, variables: dict[str, str], sentence: str
+) -> None:
+    done = service_at("aws_rds", "asyncpg").program("database_ping", **variables)
+
+    assert done.returncode == 1
+    assert done.stderr == sentence
+
+
+def test_loopback_without_encryption_needs_no_token(
+    service_at: ServiceAt, server_of: Callable[[str], Server], tmp_path: Path
+) -> None:
+    """So the tests of the service pass where there is no platform."""
+    url = server_of("asyncpg").url
+    shop = service_at("aws_rds", "asyncpg")
+    with login(shop, tmp_path, DATABASE_URL=url, **NOBODY) as program:
+        outcome, _, _ = program.use()
+
+    assert outcome == "connected"
+
+
+@pytest.mark.parametrize(("cloud", "driver"), [("aws_rds", "asyncpg"), *ASKING])
+def test_names_of_the_libraries_are_refused_for_a_project(
+    service_at: ServiceAt, cloud: str, driver: str
+) -> None:
+    lock = tomllib.loads((service_at(cloud, driver).folder / "uv.lock").read_text())
+    tables = yaml.safe_load((ROOT / "hooks" / "reserved_names.yml").read_text())
+    refused = tables["reserved_names"]["default"]["a dependency of the service"]
+    needed = {package["name"].replace("-", "_") for package in lock["package"]}
+
+    assert needed - {"shop"} <= {*refused}

@@ -1,0 +1,31 @@
+"""Round trips of each use of the database: counted, not measured."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.rendering import ROOT
+from tests.support.service import Service
+
+pytestmark = pytest.mark.boot
+
+DRIVERS = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
+# BEGIN, the statement, COMMIT or ROLLBACK; a ping before what comes after a pause.
+ROUND_TRIPS = {"read": 1, "write": 3, "write_and_fail": 3, "read after a pause": 2}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_no_use_takes_a_round_trip_too_many(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    one = {"DATABASE_POOL_SIZE": "1", "DATABASE_MAX_OVERFLOW": "0"}
+    variables = database(driver) | one
+    done = service(driver).program(
+        "round_trip_counts", PYTHONPATH=str(ROOT), **variables
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ROUND_TRIPS

@@ -1,0 +1,296 @@
+"""Settings of a rendered service: their values, and the refusal of wrong ones."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import servers
+from tests.support.rendering import Answers
+from tests.support.servers import Server
+from tests.support.service import Service
+
+pytestmark = pytest.mark.boot
+
+DRIVERS = servers.DRIVERS
+WRONG: dict[str, list[tuple[dict[str, str], str]]] = {
+    "asyncpg": [
+        ({}, "DATABASE_HOST is missing: set DATABASE_URL, or DATABASE_HOST,"),
+        (
+            {"DATABASE_URL": "postgresql+psycopg2://u:hunter2@h/d"},
+            "DATABASE_URL asks for postgresql+psycopg2, but this service speaks asyncpg"
+            ": write postgresql+asyncpg:// or postgresql://.",
+        ),
+        (
+            {"DATABASE_URL": "mysql://u:hunter2@h/d"},
+            "DATABASE_URL asks for mysql, but this service speaks asyncpg",
+        ),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL: write postgresql://"),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h:port/d"},
+            "DATABASE_URL is not a URL",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d?ssl=on"},
+            "DATABASE_URL has the parameter ssl, which is not understood: remove it"
+            " (sslmode and sslrootcert are known).",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d", "DATABASE_USER": "v"},
+            "DATABASE_URL and DATABASE_USER say the same: remove one of them.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d", "DATABASE_SSLMODE": "maybe"},
+            "DATABASE_SSLMODE: Input should be 'disable', 'require', 'verify-ca' or",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d", "DATABASE_POOL_SIZE": "0"},
+            "DATABASE_POOL_SIZE: Input should be greater than 0.",
+        ),
+        (
+            {
+                "DATABASE_URL": "postgresql://u:hunter2@h/d",
+                "DATABASE_MAX_OVERFLOW": "-1",
+            },
+            "DATABASE_MAX_OVERFLOW: Input should be greater than or equal to 0.",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d?sslrootcert=/no/ca.pem"},
+            "DATABASE_SSLROOTCERT: Path does not point to a file.",
+        ),
+        (
+            {
+                "DATABASE_URL": "postgresql://u:hunter2@h/d",
+                "DATABASE_SSLROOTCERT": "pyproject.toml",
+            },
+            "DATABASE_SSLROOTCERT: there is no certificate in pyproject.toml.",
+        ),
+        (
+            {
+                "DATABASE_URL": "postgresql://u:hunter2@h/d",
+                "DATABASE_LOCK_TIMEOUT_SECONDS": "0",
+            },
+            "DATABASE_LOCK_TIMEOUT_SECONDS: Input should be greater than or equal",
+        ),
+        *(
+            (
+                {"DATABASE_URL": "postgresql://u:hunter2@h/d"}
+                | {f"DATABASE_{name}_TIMEOUT_SECONDS": seconds},
+                sentence,
+            )
+            for name, seconds, sentence in (
+                (
+                    "LOCK",
+                    "1",
+                    "1 s does not fit in DATABASE_LOCK_TIMEOUT_SECONDS = 1 s",
+                ),
+                (
+                    "LOCK",
+                    "5",
+                    "DATABASE_LOCK_TIMEOUT_SECONDS = 5 s does not fit in"
+                    " DATABASE_STATEMENT_TIMEOUT_SECONDS = 5 s: lower the first or"
+                    " raise the second.",
+                ),
+                (
+                    "STATEMENT",
+                    "30",
+                    "DATABASE_STATEMENT_TIMEOUT_SECONDS = 30 s does not fit in"
+                    " DATABASE_CLIENT_TIMEOUT_SECONDS = 6 s",
+                ),
+                (
+                    "CONNECT",
+                    "2.5",
+                    "1 s + DATABASE_CONNECT_TIMEOUT_SECONDS = 3.5 s does not fit in"
+                    " DATABASE_ACQUIRE_TIMEOUT_SECONDS = 3 s",
+                ),
+                (
+                    "CLIENT",
+                    "7",
+                    "DATABASE_ACQUIRE_TIMEOUT_SECONDS + DATABASE_CLIENT_TIMEOUT_SECONDS"
+                    " + 1 s = 11 s does not fit in 10 s: lower the first",
+                ),
+            )
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d", "LOG_LEVEL": "LOUD"},
+            "LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'.",
+        ),
+    ],
+    "psycopg": [
+        (
+            {"DATABASE_URL": "postgresql+asyncpg://u:hunter2@h/d"},
+            "DATABASE_URL asks for postgresql+asyncpg, but this service speaks psycopg",
+        ),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL: write postgresql://"),
+    ],
+    "aiomysql": [
+        (
+            {"DATABASE_URL": "mysql+pymysql://u:hunter2@h/d"},
+            "DATABASE_URL asks for mysql+pymysql, but this service speaks aiomysql"
+            ": write mysql+aiomysql:// or mysql://.",
+        ),
+        (
+            {"DATABASE_URL": "mysql://u:hunter2@h/d?ssl_ca=/ca.pem"},
+            "DATABASE_URL has the parameter ssl_ca, which is not understood",
+        ),
+    ],
+    "asyncmy": [
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h/d"},
+            "DATABASE_URL asks for postgresql, but this service speaks asyncmy",
+        ),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL: write mysql://"),
+    ],
+    "aiosqlite": [
+        (
+            {"DATABASE_URL": "sqlite+pysqlite:///hunter2"},
+            "DATABASE_URL asks for sqlite+pysqlite, but this service speaks aiosqlite",
+        ),
+        (
+            {"DATABASE_URL": "sqlite:///:memory:"},
+            "DATABASE_URL must end in the path of a file: write sqlite:///path.",
+        ),
+        ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL"),
+        (
+            {"DATABASE_URL": "sqlite:///a", "DATABASE_PATH": "b"},
+            "DATABASE_URL and DATABASE_PATH say the same: remove one of them.",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_wrong_environment_is_told_in_a_sentence(
+    service: Callable[[str], Service], driver: str
+) -> None:
+    shop = service(driver)
+    variables = [case for case, _ in WRONG[driver]]
+    done = shop.program("settings_errors", json.dumps(variables))
+
+    assert done.returncode == 0, done.stderr
+    assert "hunter2" not in done.stdout
+    said = done.stdout.splitlines()
+    for (_, sentence), line in zip(WRONG[driver], said, strict=True):
+        assert line.startswith(sentence)
+
+
+RIGHT: dict[str, dict[str, str]] = {
+    "asyncpg": {
+        "postgres://u:p@db/shop": "postgresql+asyncpg://u:p@db:5432/shop verify-full",
+        "postgresql://u@db:60/shop": "postgresql+asyncpg://u@db:60/shop verify-full",
+        "postgresql+asyncpg://u:p%40@db/shop?sslmode=require": (
+            "postgresql+asyncpg://u:p%40@db:5432/shop require"
+        ),
+        "postgresql://u@localhost/shop": (
+            "postgresql+asyncpg://u@localhost:5432/shop disable"
+        ),
+        "postgresql://u@[::1]/shop": "postgresql+asyncpg://u@[::1]:5432/shop disable",
+    },
+    "psycopg": {
+        "postgres://u:p@db/shop": "postgresql+psycopg://u:p@db:5432/shop verify-full",
+    },
+    "aiomysql": {
+        "mysql://u:p@db/shop": "mysql+aiomysql://u:p@db:3306/shop verify-full",
+        "mariadb://u@localhost/shop": "mysql+aiomysql://u@localhost:3306/shop disable",
+    },
+    "asyncmy": {
+        "mysql+asyncmy://u:p@db:33/shop?sslmode=verify-ca": (
+            "mysql+asyncmy://u:p@db:33/shop verify-ca"
+        ),
+    },
+    "aiosqlite": {
+        "sqlite:///shop.db": "sqlite+aiosqlite:///shop.db ",
+        "sqlite+aiosqlite:////data/shop.db": "sqlite+aiosqlite:////data/shop.db ",
+    },
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_urls_are_normalised(service: Callable[[str], Service], driver: str) -> None:
+    urls = list(RIGHT[driver])
+    done = service(driver).program("parsed_urls", json.dumps(urls))
+
+    assert done.stdout.splitlines() == list(RIGHT[driver].values()), done.stderr
+
+
+def test_secret_comes_from_a_file(
+    service: Callable[[str], Service], tmp_path: Path
+) -> None:
+    (tmp_path / "database_password").write_text("hunter2\n")
+    url = "postgresql://u@db/shop"
+    done = service("asyncpg").program("password_file", str(tmp_path), DATABASE_URL=url)
+
+    assert done.stdout == "hunter2 **********\n", done.stderr
+
+
+def test_other_servers_have_the_limits_that_the_process_was_told(
+    rendered: Callable[[Answers], Service],
+) -> None:
+    """A child of Celery has a pool of one, to each replica too; and what a service adds
+    to its settings is no matter of a replica.
+    """
+    shop = rendered({"driver": "asyncpg", "with_replicas": True, "with_celery": True})
+    variables = {
+        "DATABASE_URL": "postgresql://u:hunter2@db1/d",
+        "DATABASE_REPLICA_URLS": "postgresql://db2,postgresql://v@localhost:6000/e",
+        "CELERY_BROKER_URL": "redis://broker/0",
+    }
+    done = shop.program("replica_settings", **variables)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [
+        ["db2", 5432, "u", "hunter2", "d", "verify-full", 1, 4.0],
+        ["localhost", 6000, "v", "hunter2", "e", "disable", 1, 4.0],
+    ]
+
+
+def test_library_that_lacks_an_overridden_name_ends_the_start(
+    service: Callable[[str], Service],
+) -> None:
+    program = (
+        "from asyncio import Queue; from shop.db.environment import require;"
+        "require(Queue, 'get', '_format'); require(Queue, 'get', 'gone')"
+    )
+    done = service("asyncpg").command("python", "-c", program)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("asyncio.queues has no gone any more: install")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", ["two", "0", "-1", "1.5"])
+def test_number_of_workers_that_is_none_is_refused_in_one_line(
+    service: Callable[[str], Service], server_of: Callable[[str], Server], number: str
+) -> None:
+    url = server_of("asyncpg").url
+    changes = {"DATABASE_URL": url, "WEB_CONCURRENCY": number}
+    done = service("asyncpg").command("python", "-m", "shop.db.doctor", **changes)
+
+    assert done.returncode == 1
+    sentence = f"WEB_CONCURRENCY={number}: write a whole number from 1 on."
+    assert done.stderr.splitlines() == [sentence]
+
+
+@pytest.mark.parametrize("command", ["gunicorn", "alembic upgrade head"])
+def test_wrong_environment_stops_a_command_in_one_line(
+    service: Callable[[str], Service], command: str
+) -> None:
+    variables, sentence = WRONG["asyncpg"][1]
+    done = service("asyncpg").command(*command.split(), **variables)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(sentence)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_migration_of_an_unreachable_database_fails_in_one_line(
+    service: Callable[[str], Service],
+) -> None:
+    url = "postgresql://postgres:hunter2@127.0.0.1:1/shop"
+    done = service("asyncpg").command("alembic", "upgrade", "head", DATABASE_URL=url)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Migration stopped: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.stderr

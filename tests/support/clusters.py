@@ -1,0 +1,348 @@
+"""A primary and its replicas: real replication, and its faults."""
+
+import signal
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tests.support.processes import Daemon
+from tests.support.proxy import Proxy
+from tests.support.servers import (
+    ACCESS,
+    MariaDB,
+    PostgreSQL,
+    Server,
+    binaries,
+    certify,
+    launchers,
+)
+
+# A query on a standby holds up for 30 s what it would replay.
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Node(Server):
+    """A server whose processes are at hand."""
+
+    daemon: Daemon
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Tell whether it takes connections since it was launched."""
+
+    def start(self) -> None:
+        """Start it unless it runs, with what it had, and wait until it is ready."""
+        if not self.daemon.is_running:
+            self.daemon.launch()
+            until(self.is_ready, f"{self.daemon.folder.name} takes connections")
+
+    def kill(self) -> None:
+        """End it at once, also when it is frozen, so that its connections break."""
+        self.daemon.kill()
+
+    def freeze(self) -> None:
+        """Stop all its processes: clients that connect or ask hear nothing."""
+        self.daemon.freeze()
+
+    def thaw(self) -> None:
+        self.daemon.thaw()
+
+
+@dataclass(frozen=True)
+class Replica(Node):
+    """A server to read from, which repeats what is written to another."""
+
+    primary: Server
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Receive what is written, but replay none of it."""
+
+    @abstractmethod
+    def resume(self) -> None: ...
+
+    @abstractmethod
+    def delay(self, milliseconds: int) -> None:
+        """Replay what is written so long after it was, and not earlier."""
+
+    @abstractmethod
+    def catch_up(self) -> None:
+        """Wait until it has replayed what had been written when this was called."""
+
+    @abstractmethod
+    def promote(self) -> None:
+        """Replay what it has received, and take writes ever after."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    primary: Node
+    replicas: list[Replica]
+
+    def database(self, name: str) -> tuple[str, list[str]]:
+        """The verified URLs of an empty database: on the primary and the replicas."""
+        primary = self.primary.database(name)
+        for replica in self.replicas:
+            replica.catch_up()
+        return primary, [replica.verified_of(name) for replica in self.replicas]
+
+    def heal(self) -> None:
+        """Let all nodes run and replay at once; a promoted one cannot go back."""
+        for node in (self.primary, *self.replicas):
+            node.thaw()
+            node.start()
+        for replica in self.replicas:
+            replica.delay(0)
+            replica.resume()
+
+
+class PostgreSQLNode(PostgreSQL, Node):
+    def is_ready(self) -> bool:
+        pid, lines = str(self.daemon.pid), [""]
+        with suppress(OSError):  # there is no file yet
+            lines = (self.daemon.folder / "postmaster.pid").read_text().splitlines()
+        # The file may be that of one which was killed, or not complete.
+        return lines[:1] == [pid] and lines[7:] == ["ready   "]
+
+
+class PostgreSQLReplica(PostgreSQLNode, Replica):
+    def pause(self) -> None:
+        self.execute("SELECT pg_wal_replay_pause()")
+        self._until("pg_get_wal_replay_pause_state() = 'paused'")
+
+    def resume(self) -> None:
+        self.execute("SELECT pg_wal_replay_resume()")
+
+    def delay(self, milliseconds: int) -> None:
+        self.execute(f"ALTER SYSTEM SET recovery_min_apply_delay = {milliseconds}")
+        self.execute("SELECT pg_reload_conf()")
+        setting = "current_setting('recovery_min_apply_delay')::interval"
+        self._until(f"{setting} = '{milliseconds} ms'::interval")
+
+    def catch_up(self) -> None:
+        (row,) = self.primary.execute("SELECT pg_current_wal_flush_lsn()::text AS lsn")
+        self._until(f"pg_last_wal_replay_lsn() >= '{row['lsn']}'")
+
+    def promote(self) -> None:
+        self.execute("SELECT pg_promote()")
+        self._until("NOT pg_is_in_recovery()")
+
+    def _until(self, condition: str) -> None:
+        statement = f"SELECT {condition} AS holds"
+        until(lambda: self.execute(statement)[0]["holds"], condition)
+
+
+class MariaDBNode(MariaDB, Node):
+    def is_ready(self) -> bool:
+        process = self.daemon.process
+        return bool(launchers["mysql"]._answers(process, self.daemon.port))
+
+
+@dataclass(frozen=True)
+class MariaDBReplica(MariaDBNode, Replica):
+    link: Proxy  # between it and the primary
+
+    @property
+    def status(self) -> dict[str, Any]:
+        (row,) = self.execute("SHOW SLAVE STATUS")
+        return dict(row)
+
+    def follow(self) -> None:
+        """Repeat all that the primary has written and writes."""
+        self.execute(
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'root',"
+            f" MASTER_PORT = {self.link.port}, MASTER_CONNECT_RETRY = 1,"
+            " MASTER_USE_GTID = slave_pos"
+        )
+        self.execute("START SLAVE")
+
+    def pause(self) -> None:
+        self.execute("STOP SLAVE SQL_THREAD")
+
+    def resume(self) -> None:
+        self.execute("START SLAVE SQL_THREAD")
+
+    def delay(self, milliseconds: int) -> None:
+        """Replay it so long after it was written, or from a second on up to 2 s later.
+
+        The server itself delays by whole seconds and from the start of the second in
+        which something was written. Only its own delay shows in its status, but the
+        many answers of a primary to a replica that connects would need as long each.
+        """
+        seconds = ceil(milliseconds / 1000) + 1 if milliseconds >= 1000 else 0
+        self.link.delay_answers(0 if seconds else milliseconds / 1000)
+        status = self.status
+        if status["SQL_Delay"] != seconds:
+            is_paused = status["Slave_SQL_Running"] == "No"
+            self.execute("STOP SLAVE")
+            self.execute(f"CHANGE MASTER TO MASTER_DELAY = {seconds}")
+            self.execute("START SLAVE IO_THREAD" if is_paused else "START SLAVE")
+
+    def catch_up(self) -> None:
+        (row,) = self.primary.execute("SELECT @@gtid_binlog_pos AS position")
+        self._replay(row["position"])
+
+    def promote(self) -> None:
+        # In this order: the first thread that starts discards what was received.
+        self.resume()
+        self.execute("STOP SLAVE IO_THREAD")
+        self._replay(self.status["Gtid_IO_Pos"])
+        self.execute("STOP SLAVE")
+        self.execute("RESET SLAVE ALL")
+        self.execute("SET GLOBAL read_only = 0")
+        self.daemon.command.remove(READ_ONLY)
+
+    def _replay(self, position: str) -> None:
+        wait = f"MASTER_GTID_WAIT('{position}', {PATIENCE_SECONDS})"
+        (row,) = self.execute(f"SELECT {wait} AS result")
+        assert row["result"] == 0, f"{wait} is {row['result']}"
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Not within {PATIENCE_SECONDS} s: {what}")
+        time.sleep(0.01)
+
+
+@contextmanager
+def postgresql_cluster(folder: Path, standbys: int = 2) -> Iterator[Cluster]:
+    """A primary and streaming standbys, with one certificate for `localhost`."""
+    certify(folder, "postgres")
+    access = f"{ACCESS}host replication all all trust\n"
+    (folder / "pg_hba.conf").write_text(access)
+    with ExitStack() as stack:
+        first, *others = (
+            stack.enter_context(postgresql_daemon(folder, number))
+            for number in range(1 + standbys)
+        )
+        first.prepare(
+            *(binaries() / "initdb", "--pgdata=.", "--no-sync"),
+            *("--username=postgres", "--auth=trust"),
+        )
+        url = "postgresql://postgres@127.0.0.1:{}/postgres"
+        primary = PostgreSQLNode(url.format(first.port), folder / "ca.pem", first)
+        primary.start()
+        replicas = [
+            PostgreSQLReplica(url.format(other.port), primary.ca, other, primary)
+            for other in others
+        ]
+        at_once(partial(start_copy, replica) for replica in replicas)
+        yield Cluster(primary, [*replicas])
+
+
+def postgresql_daemon(folder: Path, number: int) -> Daemon:
+    home = folder / f"node-{number}"
+    command = [
+        *(str(binaries() / "postgres"), "-D", str(home)),
+        "--listen_addresses=127.0.0.1",
+        "--unix_socket_directories=",
+        f"--hba_file={folder}/pg_hba.conf",
+        "--ssl=on",
+        f"--ssl_cert_file={folder}/server.pem",
+        f"--ssl_key_file={folder}/server.key",
+        "--max_connections=300",
+        "--fsync=off",
+        "--wal_level=replica",
+        "--wal_keep_size=256MB",  # for a standby that has been down
+        "--wal_retrieve_retry_interval=100ms",  # after the primary has been
+    ]
+    # It ends as fast as by SIGKILL, but leaves no shared memory behind.
+    return Daemon(command, home, user="postgres", last_signal=signal.SIGQUIT)
+
+
+def start_copy(replica: PostgreSQLReplica) -> None:
+    replica.daemon.prepare(
+        *(binaries() / "pg_basebackup", f"--dbname={replica.primary.url}"),
+        *("--pgdata=.", "--write-recovery-conf", "--checkpoint=fast", "--no-sync"),
+    )
+    replica.start()
+
+
+# All rights but those on the server, by which one could write on a replica. Each node
+# is told so itself, and logs nothing of it that would be replicated.
+APPLICATION = """\
+SET sql_log_bin = 0;
+CREATE DATABASE IF NOT EXISTS app;
+CREATE USER IF NOT EXISTS app@localhost, app@'%';
+GRANT ALL PRIVILEGES ON `%`.* TO app@localhost, app@'%';
+"""
+READ_ONLY = "--read-only"
+
+
+@contextmanager
+def mariadb_cluster(folder: Path, replicas: int = 1) -> Iterator[Cluster]:
+    """A primary and replicas by GTID, with one certificate for `localhost`.
+
+    Their URLs are those of a user who may do all to each database and no more.
+    """
+    certify(folder, "mysql")
+    (folder / "start.sql").write_text(APPLICATION)
+    with ExitStack() as stack:
+        first = stack.enter_context(mariadb_daemon(folder, 0))
+        files, url = first.folder / "files", "mysql://app@127.0.0.1:{}/app"
+        launchers["mysql"]._install(binaries("mysql"), files, first.user)
+        primary = MariaDBNode(url.format(first.port), folder / "ca.pem", first)
+
+        def copy(number: int) -> MariaDBReplica:
+            link = stack.enter_context(Proxy("127.0.0.1", first.port))
+            other = stack.enter_context(mariadb_daemon(folder, number))
+            other.prepare("cp", "-r", files, other.folder)
+            other.command.append(READ_ONLY)
+            own_url = url.format(other.port)
+            return MariaDBReplica(own_url, primary.ca, other, primary, link)
+
+        copies = [copy(number) for number in range(1, 1 + replicas)]
+        at_once(node.start for node in (primary, *copies))
+        for replica in copies:
+            replica.follow()
+        yield Cluster(primary, [*copies])
+
+
+def mariadb_daemon(folder: Path, number: int) -> Daemon:
+    home = folder / f"node-{number}"
+    command = [
+        *(str(binaries("mysql")), "--no-defaults", f"--datadir={home}/files"),
+        f"--tmpdir={home}",  # in /tmp it would remove the temporary tables of others
+        *launchers["mysql"].OPTIONS,
+        f"--init-file={folder}/start.sql",
+        f"--ssl-cert={folder}/server.pem",
+        f"--ssl-key={folder}/server.key",
+        "--max-connections=300",
+        "--performance-schema=ON",
+        f"--server-id={1 + number}",
+        "--log-bin=binlog",
+        "--log-slave-updates",
+        "--relay-log=relay",
+        "--gtid-strict-mode",
+        "--innodb-flush-log-at-trx-commit=2",  # else what it committed dies with it
+    ]
+    return Daemon(command, home, user="mysql", last_signal=signal.SIGKILL)
+
+
+def at_once(actions: Iterable[Callable[[], None]]) -> None:
+    with ThreadPoolExecutor() as pool:
+        started = [pool.submit(action) for action in actions]
+    for each in started:
+        each.result()
+
+
+# By dialect, as SERVERS.
+CLUSTERS = {"mysql": mariadb_cluster, "postgresql": postgresql_cluster}
+
+
+@contextmanager
+def own_cluster(dialect: str) -> Iterator[Cluster]:
+    """For a test that promotes a replica, or else leaves no cluster behind."""
+    with TemporaryDirectory() as folder, CLUSTERS[dialect](Path(folder)) as cluster:
+        yield cluster

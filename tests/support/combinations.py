@@ -1,0 +1,143 @@
+"""Every answer set that the questionnaire accepts, and small sets that cover them."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from copier._main import Worker
+from copier._types import MISSING
+from copier._user_data import AnswersMap, Question
+
+from tests.support.rendering import Answers, compiled_once
+
+NUMBERS = {"database_size"}
+Row = TypeVar("Row", bound=dict[Any, Any])
+
+
+@contextmanager
+def questionnaire(template: Path) -> Iterator[Callable[[Answers], Answers]]:
+    """Answer it as `copier copy --defaults --data` does, without a rendering.
+
+    What is refused raises the ValueError that the command ends with.
+    """
+    with (
+        compiled_once(),
+        Worker(str(template), Path("service"), defaults=True, quiet=True) as worker,
+    ):
+
+        def answer(answers: Answers) -> Answers:
+            worker.data = answers
+            worker._ask()
+            return dict(worker.answers.combined)
+
+        yield answer
+
+
+def all_answers(template: Path) -> list[Answers]:
+    """Branch at each choice and each yes or no, in the order of copier.yml.
+
+    The questionnaire itself tells which branches there are: a choice that it greys
+    out, or an answer that it refuses, is none. Numbers and texts keep their default, as
+    does the size of the server, which is a number with a name.
+    """
+    with (
+        compiled_once(),
+        Worker(str(template), Path("service"), defaults=True, quiet=True) as worker,
+    ):
+        worker.answers = AnswersMap(metadata=worker.template.metadata)
+        questions = list(worker.template.questions_data.items())
+        return list(_branches(worker, questions, {}))
+
+
+def _branches(
+    worker: Worker, ahead: list[tuple[str, Any]], chosen: Answers
+) -> Iterator[Answers]:
+    if not ahead:
+        yield chosen
+        return
+    (name, details), *rest = ahead
+    question = Question(
+        answers=worker.answers,
+        context=worker._render_context(),
+        jinja_env=worker.jinja_env,
+        settings=worker.settings,
+        var_name=name,
+        **details,
+    )
+    asked = question.get_when()
+    options = _options(question) if asked and name not in NUMBERS else None
+    for value in [question.get_default()] if options is None else options:
+        if value is not MISSING:
+            worker.answers.user[name] = value
+        recorded = {name: value} if options is not None else {}
+        yield from _branches(worker, rest, chosen | recorded)
+        worker.answers.user.pop(name, None)
+
+
+def _options(question: Question) -> list[Any] | None:
+    """What can be chosen, or None where anything can be typed."""
+    if question.get_type_name() == "bool":
+        candidates: list[Any] = [False, True]
+    elif question.choices:
+        candidates = [
+            question.parse_answer(choice.value)
+            for choice in question._formatted_choices
+            if not choice.disabled
+        ]
+    else:
+        return None
+    return [value for value in candidates if _accepted(question, value)]
+
+
+def _accepted(question: Question, value: Any) -> bool:
+    try:
+        question.validate_answer(value)
+    except ValueError:
+        return False
+    return True
+
+
+def cover(rows: list[Row], strength: int) -> list[Row]:
+    """Pick rows greedily until each combination of `strength` answers is in one."""
+
+    def parts(row: Row) -> set[Any]:
+        return set(itertools.combinations(sorted(row.items()), strength))
+
+    missing = set().union(*map(parts, rows))
+    picked = []
+    while missing:
+        best = max(rows, key=lambda row: len(parts(row) & missing))
+        picked.append(best)
+        missing -= parts(best)
+    return picked
+
+
+def name(answers: Answers) -> str:
+    """A short name for test ids and folders: a yes is told by its question."""
+    words = (
+        question if answer is True else answer
+        for question, answer in answers.items()
+        if answer is not False
+    )
+    return "-".join(str(word).replace("_", "") for word in words)
+
+
+def tasks_of(answers: Answers) -> tuple[Any, ...]:
+    """What decides about the source of tasks, whatever the class of the rest."""
+    engine = answers.get("celery_engine")
+    replicas = bool(engine and answers.get("with_replicas"))
+    return engine, replicas, answers["driver"] != "aiosqlite"
+
+
+def class_of(answers: Answers) -> tuple[Any, ...]:
+    """What decides about the source; the rest of the answers is numbers and files."""
+    pooler, runtime = answers.get("pooler", "none"), answers["runtime"]
+    return (
+        answers["driver"],
+        "transaction" if pooler == "rds_proxy" else pooler,
+        "container" if runtime == "kubernetes" else runtime,
+        answers["cloud"].split("_")[0] if answers.get("auth") == "token" else "",
+        ("aurora" in answers["cloud"],) if answers.get("with_replicas") else (),
+    )

@@ -1,0 +1,178 @@
+"""Renders the template as its users do, and, for hundreds of answer sets, faster."""
+
+import copy
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import copier
+import yaml
+from copier import _user_data
+from copier._main import Worker
+from copier._template import load_template_config
+from copier._user_data import parse_yaml_string
+
+ROOT = Path(__file__).parents[2]
+NEXT = "9999.0.0"
+RELEASES = ROOT / "tests" / "update" / "releases.txt"
+
+Answers = dict[str, Any]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", folder, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def isolate(home: Path) -> dict[str, str]:
+    """The environment in which nobody's git and Copier settings have a say."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "gitconfig").write_text(
+        "[user]\nname = Test\nemail = test@example.com\n"
+        "[init]\ndefaultBranch = main\n[advice]\ndetachedHead = false\n"
+    )
+    (home / "copier.yml").write_text("{}\n")
+    return {
+        "COPIER_CACHE_DIR": str(home / "copier"),
+        "COPIER_SETTINGS_PATH": str(home / "copier.yml"),
+        "GIT_CONFIG_GLOBAL": str(home / "gitconfig"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+    }
+
+
+def releases() -> list[tuple[str, str]]:
+    """Version and commit of each release, oldest first."""
+    lines = RELEASES.read_text().splitlines()
+    return [
+        (version, commit)
+        for version, commit in (
+            line.split() for line in lines if line and not line.startswith("#")
+        )
+    ]
+
+
+def snapshot(clone: Path) -> Path:
+    """Clone this repository with the work tree as its next release.
+
+    Copier never sees the live repository: rendering a dirty one runs `git add` in it.
+    """
+    subprocess.run(["git", "clone", "--quiet", "--no-tags", ROOT, clone], check=True)
+    for version, commit in releases():
+        try:
+            git(clone, "tag", version, f"{commit}^{{commit}}")
+        except subprocess.CalledProcessError as error:
+            message = f"release {version} is recorded, but {commit} is not in history"
+            raise LookupError(message) from error
+    for path in git(clone, "ls-files", "-z").split("\0")[:-1]:
+        (clone / path).unlink()
+    listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for path in listed.split("\0")[:-1]:
+        if (ROOT / path).exists():
+            (clone / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / path, clone / path)
+    return release(clone, NEXT)
+
+
+def release(clone: Path, version: str) -> Path:
+    git(clone, "add", "--all")
+    git(clone, "commit", "--quiet", "--allow-empty", "--message", version)
+    git(clone, "tag", version)
+    return clone
+
+
+@functools.cache
+def questions(template: Path) -> dict[str, Any]:
+    """What copier.yml asks, without what follows from the answers."""
+    with Worker(str(template)) as worker:
+        return {
+            name: details
+            for name, details in worker.template.questions_data.items()
+            if details.get("when") is not False
+        }
+
+
+def render(template: Path, to: Path, answers: Answers) -> Path:
+    """Copy through the public interface, without trust, and refuse unknown answers."""
+    unknown = answers.keys() - questions(template).keys()
+    assert not unknown, f"no such question: {unknown}"
+    copier.run_copy(
+        str(template), to, data=answers, defaults=True, unsafe=False, quiet=True
+    )
+    return to
+
+
+@contextmanager
+def fast(template: Path, source: Path) -> Iterator[Path]:
+    """Yield a source that renders many times faster, for hundreds of answer sets.
+
+    A plain folder is not cloned, copier.yml is read once, each source is compiled once,
+    and no file costs a `git config`. Rests on names of Copier that are not public; a
+    test compares the outcome with that of the public interface.
+    """
+    shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"))
+    configuration = load_template_config(source / "copier.yml")
+    with (
+        compiled_once(),
+        mock.patch("copier._main.is_git_available", return_value=False),
+        mock.patch("copier._template.get_repo", return_value=None),
+        mock.patch(
+            "copier._template.load_template_config",
+            side_effect=lambda *_: copy.deepcopy(configuration),
+        ),
+    ):
+        yield source
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """Compile and parse each text of the template once, and not for each answer."""
+    build = Worker.__dict__["jinja_env"].func
+    environments: list[Any] = []
+
+    def shared(worker: Worker) -> Any:
+        if not environments:
+            environment = build(worker)
+            environment.from_string = functools.cache(environment.from_string)
+            environments.append(environment)
+        return environments[0]
+
+    with (
+        mock.patch.object(Worker, "jinja_env", property(shared)),
+        mock.patch.object(
+            _user_data, "parse_yaml_string", functools.cache(parse_yaml_string)
+        ),
+    ):
+        yield
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below, without what git and tools leave."""
+    tools = {".git", ".venv", ".ruff_cache", ".mypy_cache", ".pytest_cache"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not tools & set(path.parts)
+        and "__pycache__" not in path.parts
+        and path.name != "uv.lock"
+    }
+
+
+def load_answers(project: Path) -> Answers:
+    answers: Answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
+    return answers
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """What a rendered service may see of the environment of the tests."""
+    hidden = ("DATABASE_", "VIRTUAL_ENV", "UV_ENV_FILE", "MAKE", "PYTEST", "LOG_LEVEL")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
+    return kept | changes

@@ -1,0 +1,360 @@
+"""Servers for the tests: on free ports of the loopback, ended when the tests end."""
+
+import asyncio
+import csv
+import importlib.util
+import io
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import asyncpg
+import pymysql
+import trustme
+import yaml
+from sqlalchemy import make_url
+
+from tests.support.processes import Daemon
+from tests.support.rendering import ROOT
+from tests.support.service import free_port
+
+DRIVERS: dict[str, dict[str, str]] = yaml.safe_load(
+    (ROOT / "hooks" / "drivers.yml").read_text()
+)["drivers"]["default"]
+# Those that speak to a server.
+NETWORKED = tuple(name for name, row in DRIVERS.items() if row["dialect"] != "sqlite")
+PRODUCTS = {"mysql": "MariaDB", "postgresql": "PostgreSQL"}
+
+
+def load(dialect: str) -> ModuleType:
+    path = ROOT / "variants" / "tests_database_server" / f"{dialect}.py"
+    spec = importlib.util.spec_from_file_location(dialect, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# What starts a server in a rendered service starts ours as well.
+launchers = {dialect: load(dialect) for dialect in PRODUCTS}
+launcher = launchers["postgresql"]
+
+
+def binaries(dialect: str = "postgresql") -> Path:
+    found: Path | None = launchers[dialect].find_binaries()
+    if not found:
+        raise RuntimeError(
+            f"{PRODUCTS[dialect]} is missing: `make servers` installs it."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Server(ABC):
+    """A server with TLS, whose certificate is for `localhost` alone."""
+
+    url: str
+    ca: Path
+
+    @abstractmethod
+    def execute(self, statement: str) -> list[Any]:
+        """Run it as the administrator, and return the rows, each with its names."""
+
+    @abstractmethod
+    def empty(self, name: str) -> None:
+        """Make an empty database, in place of the one that has the name."""
+
+    @abstractmethod
+    def sessions(self, database: str) -> list[bool]:
+        """Tell of each session in a database whether it is encrypted."""
+
+    @property
+    def verified(self) -> str:
+        """The URL that asks for encryption and for the right certificate."""
+        url = self.url.replace("127.0.0.1", "localhost")
+        return f"{url}?sslmode=verify-full&sslrootcert={self.ca}"
+
+    def database(self, name: str) -> str:
+        """The verified URL of an empty database."""
+        self.empty(name)
+        return self.verified_of(name)
+
+    def verified_of(self, database: str) -> str:
+        url = make_url(self.verified).set(database=database)
+        return url.render_as_string(hide_password=False)
+
+
+class PostgreSQL(Server):
+    def execute(self, statement: str) -> list[Any]:
+        async def fetch() -> list[Any]:
+            connection = await asyncpg.connect(self.url)
+            try:
+                return list(await connection.fetch(statement))
+            finally:
+                await connection.close()
+
+        return asyncio.run(fetch())
+
+    def empty(self, name: str) -> None:
+        self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        self.execute(f'CREATE DATABASE "{name}"')
+
+    def sessions(self, database: str) -> list[bool]:
+        rows = self.execute(
+            "SELECT ssl FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)"  # noqa: S608
+            f" WHERE datname = '{database}'"
+        )
+        return [row["ssl"] for row in rows]
+
+
+class MariaDB(Server):
+    def execute(self, statement: str) -> list[Any]:
+        url = make_url(self.url)
+        with (
+            pymysql.connect(
+                host=url.host,
+                port=url.port,
+                user="root",
+                database=url.database,
+                autocommit=True,
+                cursorclass=pymysql.cursors.DictCursor,
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def empty(self, name: str) -> None:
+        self.execute(f"DROP DATABASE IF EXISTS `{name}`")
+        self.execute(f"CREATE DATABASE `{name}`")
+
+    def sessions(self, database: str) -> list[bool]:
+        rows = self.execute(
+            "SELECT connection_type AS type FROM performance_schema.threads"  # noqa: S608
+            f" WHERE processlist_db = '{database}'"
+        )
+        return [row["type"] == "SSL/TLS" for row in rows]
+
+
+# Only a guest and the bearer of a token are asked for a password.
+ACCESS = "host all guest,bearer all scram-sha-256\nhost all all all trust\n"
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[Server]:
+    """Start one as the rendered service does, but with TLS and many connections."""
+    certify(folder, "postgres")
+    access = folder / "pg_hba.conf"
+    access.write_text(ACCESS)
+    options = (
+        f"hba_file={access}",
+        "ssl=on",
+        f"ssl_cert_file={folder}/server.pem",
+        f"ssl_key_file={folder}/server.key",
+        "max_connections=300",
+    )
+    with launcher.started(binaries(), folder / "data", *options) as url:
+        yield PostgreSQL(url, folder / "ca.pem")
+
+
+@contextmanager
+def mariadb(folder: Path) -> Iterator[Server]:
+    """Start one as the rendered service does, but with TLS and many connections."""
+    certify(folder, "mysql")
+    options = (
+        f"ssl-cert={folder}/server.pem",
+        f"ssl-key={folder}/server.key",
+        "max-connections=300",
+        "performance-schema=ON",  # knows which sessions are encrypted
+    )
+    started = launchers["mysql"].started
+    with started(binaries("mysql"), folder / "data", *options) as url:
+        yield MariaDB(url, folder / "ca.pem")
+
+
+# The release of Debian that brings it; only the newer one keeps prepared statements.
+PGBOUNCERS = {"1.18": "bookworm", "1.24": "trixie"}
+
+
+@dataclass(frozen=True)
+class PgBouncer:
+    """In front of a PostgreSQL, all of whose databases and users it lets through."""
+
+    url: str
+    ca: Path
+
+    def through(self, url: str) -> str:
+        """The URL of the same database, by way of the pooler."""
+        own = make_url(self.url)
+        return (
+            make_url(url)
+            .set(host=own.host, port=own.port, query={})
+            .render_as_string(hide_password=False)
+        )
+
+    @property
+    def verified(self) -> str:
+        url = self.url.replace("127.0.0.1", "localhost")
+        return f"{url}?sslmode=verify-full&sslrootcert={self.ca}"
+
+    def ask(self, command: str) -> list[dict[str, str]]:
+        """What the console answers: `SHOW POOLS`, `RECONNECT shop`."""
+        url = make_url(self.url).set(database="pgbouncer")
+        done = subprocess.run(
+            [
+                *(binaries() / "psql", "--no-psqlrc", "--csv", f"--command={command}"),
+                url.render_as_string(hide_password=False),
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return list(csv.DictReader(io.StringIO(done.stdout)))
+
+
+@contextmanager
+def pgbouncer(
+    folder: Path,
+    server: Server,
+    generation: str,
+    *,
+    pool_mode: str = "transaction",
+    **options: str | int,
+) -> Iterator[PgBouncer]:
+    """Start one for a server, with `options` for its section [pgbouncer]."""
+    home = ROOT / ".servers" / PGBOUNCERS[generation]
+    if not home.exists():
+        raise RuntimeError(f"PgBouncer {generation} is missing: run `make servers`.")
+    certify(folder, "postgres")
+    (folder / "users.txt").write_text('"postgres" ""\n')
+    url, port = make_url(server.url), free_port()
+    settings = {
+        "listen_addr": "127.0.0.1",
+        "listen_port": port,
+        "unix_socket_dir": "",
+        "pool_mode": pool_mode,
+        "default_pool_size": 5,
+        "max_client_conn": 300,
+        "auth_type": "trust",
+        "auth_file": folder / "users.txt",
+        "admin_users": "postgres",
+        "client_tls_sslmode": "allow",
+        "client_tls_cert_file": folder / "server.pem",
+        "client_tls_key_file": folder / "server.key",
+        "server_tls_sslmode": "disable",
+        **({"user": "postgres"} if os.geteuid() == 0 else {}),
+        **options,
+    }
+    lines = [f"{name} = {value}" for name, value in settings.items()]
+    file, log = folder / "pgbouncer.ini", folder / "log"
+    file.write_text(
+        f"[databases]\n* = host={url.host} port={url.port}\n\n"
+        + "\n".join(["[pgbouncer]", *lines, ""])
+    )
+    with running_pgbouncer(home, file, port, log):
+        yield PgBouncer(
+            f"postgresql://postgres@127.0.0.1:{port}/postgres", folder / "ca.pem"
+        )
+
+
+@contextmanager
+def running_pgbouncer(home: Path, file: Path, port: int, log: Path) -> Iterator[None]:
+    """Run one with its own libraries, until it listens and then to the end."""
+    (loader,) = home.glob("ld-linux*")
+    paths = ("--library-path", home, home / "pgbouncer", file)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [loader, *paths], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        while True:
+            assert process.poll() is None, log.read_text()
+            with suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            time.sleep(0.02)
+        yield
+    finally:
+        process.kill()  # SIGTERM has another meaning in each generation
+        process.wait()
+
+
+class Redis(Daemon):
+    """A broker that can be killed and come back, with nothing of what it had."""
+
+    PORT = "--port"
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        if not shutil.which("redis-server"):
+            raise RuntimeError("Redis is missing: `make servers` installs it.")
+        command = ["redis-server", "--bind", "127.0.0.1", "--save", "", *options]
+        super().__init__(command, folder, port_option=(self.PORT, "{}"))
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        self.launch()
+        while True:
+            with suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return
+            assert self.is_running, self.log.read_text()
+            time.sleep(0.01)
+
+    def ask(self, command: str) -> str:
+        """Answer as its protocol has it: `:1`, `+OK`."""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.recv(100_000).decode().strip()
+
+
+class EncryptedRedis(Redis):
+    """A broker with TLS, whose certificate is for `localhost` alone."""
+
+    PORT = "--tls-port"
+
+    def __init__(self, folder: Path) -> None:
+        files = ("--tls-cert-file", "server.pem", "--tls-key-file", "server.key")
+        super().__init__(folder, "--port", "0", "--tls-auth-clients", "no", *files)
+        self.ca = folder / "ca.pem"
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        certify(self.folder, pwd.getpwuid(os.geteuid()).pw_name)
+        return self
+
+    @property
+    def url(self) -> str:
+        return f"rediss://localhost:{self.port}/0"
+
+
+# By dialect; what a driver speaks is in DRIVERS.
+SERVERS = {"mysql": mariadb, "postgresql": postgresql}
+
+
+def certify(folder: Path, user: str) -> None:
+    folder.chmod(0o755)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    server = authority.issue_cert("localhost")
+    server.private_key_pem.write_to_path(folder / "server.key")
+    for certificate in server.cert_chain_pems:
+        certificate.write_to_path(folder / "server.pem", append=True)
+    # PostgreSQL takes a key that is nobody else's only.
+    (folder / "server.key").chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(folder / "server.key", pwd.getpwnam(user).pw_uid, -1)

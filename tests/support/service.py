@@ -1,0 +1,238 @@
+"""A rendered service as its owner has it: its commands, its processes, its HTTP."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.rendering import ROOT, Answers, environment, load_answers
+
+PROGRAMS = ROOT / "tests" / "programs"
+PLACES: list[socket.socket] = []
+ORDER = {
+    "customer": "ada",
+    "lines": [{"sku": "tea", "quantity": 2, "price_cents": 450}],
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """A process of the service, and what it says."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    def wait_for_log(self, text: str, times: int = 1) -> None:
+        wait_until(lambda: self.log.read_text().count(text) >= times, seconds=30)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+@dataclass(frozen=True)
+class Running(Program):
+    client: httpx.Client
+
+
+@dataclass(frozen=True)
+class Service:
+    folder: Path
+
+    @property
+    def package(self) -> str:
+        return str(load_answers(self.folder)["package_name"])
+
+    def command(
+        self, *command: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of the service's own environment, in its folder."""
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self._environment(**variables),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def program(
+        self, name: str, *arguments: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of tests/programs in the service's environment."""
+        path = str(PROGRAMS / f"{name}.py")
+        return self.command("python", path, *arguments, **variables)
+
+    def make(self, target: str, **variables: str) -> str:
+        done = self.command("make", target, **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def install(self) -> None:
+        """Make its environment: exactly what it names, whatever is there."""
+        done = self.command("uv", "sync", "--quiet")
+        assert done.returncode == 0, done.stderr
+
+    def changed(self, folder: Path, file: str, code: str, instead: str) -> str:
+        """A copy of the source with other code in one place; ahead on PYTHONPATH."""
+        # Python would take what was compiled for what is there, if both are of one size
+        # and of one second.
+        name = f"{Path(file).stem}.*.pyc"
+        # And what another process is just about to write.
+        compiled = shutil.ignore_patterns(name, "*.pyc.*")
+        shutil.copytree(self.folder / "src", folder, ignore=compiled)
+        path = folder / self.package / file
+        text = path.read_text()
+        assert text.count(code) == 1, f"{code} in {file}"
+        path.write_text(text.replace(code, instead))
+        return str(folder)
+
+    @contextmanager
+    def running(
+        self, *arguments: str, ready: str = "/readyz", **variables: str
+    ) -> Iterator[Running]:
+        """Start it as its platform does, but on a free port of the loopback."""
+        port = free_port()
+        log = self.folder / f"service-{port}.log"
+        command = ["python", "-m", self.package]
+        if (self.folder / "gunicorn.conf.py").exists():
+            command = ["gunicorn", f"--bind=127.0.0.1:{port}"]
+        if (self.folder / "deploy" / "run.sh").exists():
+            command = ["deploy/run.sh"]
+        address = {"HOST": "127.0.0.1", "PORT": str(port)}
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=self.folder,
+                env=self._environment(**variables, **address),
+                stdin=subprocess.DEVNULL,
+                stderr=output,
+                text=True,
+            )
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            running = Running(process, log, client)
+            try:
+                if ready:
+                    wait_for(running, ready)
+                yield running
+            finally:
+                process.terminate()
+                process.wait(timeout=60)
+
+    @contextmanager
+    def working(
+        self, *options: str, command: str = "worker", **variables: str
+    ) -> Iterator[Program]:
+        """Start a worker of it, or its clock: `beat`."""
+        log = self.folder / f"{command}-{free_port()}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                ["python", "-m", f"{self.package}.work", command, *options],
+                cwd=self.folder,
+                env=self._environment(**{"CELERY_METRICS_PORT": "0"} | variables),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                text=True,
+            )
+        worker = Program(process, log)
+        try:
+            worker.wait_for_log("ready." if command == "worker" else "beat: Starting")
+            yield worker
+        finally:
+            process.kill()  # who wants a polite end calls stop()
+            process.wait()
+
+    def _environment(self, **variables: str) -> dict[str, str]:
+        inherited = environment(**variables)
+        path = f"{self.folder / '.venv' / 'bin'}:{inherited['PATH']}"
+        return inherited | {"PATH": path}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_for(running: Running, path: str, seconds: float = 60) -> None:
+    """Ask until the answer is 200, for as long as the process lives."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert running.process.poll() is None, running.log.read_text()
+        try:
+            if running.client.get(path).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.02)
+    raise AssertionError(
+        f"{path} is not 200 after {seconds} s\n{running.log.read_text()}"
+    )
+
+
+def free_port() -> int:
+    """A port that no other process gets, though its service is slow to take it."""
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", 0))
+    PLACES.append(place)  # bound and never listening
+    port: int = place.getsockname()[1]
+    return port
+
+
+def copy(template: Path, folder: Path, answers: Answers) -> Service:
+    """Copy by the command that the README shows."""
+    data = [f"--data={key}={value}" for key, value in answers.items()]
+    command = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", *data]
+    subprocess.run([*command, template, folder], check=True, stdin=subprocess.DEVNULL)
+    return Service(folder)
+
+
+def conversation(client: httpx.Client) -> list[Any]:
+    """What a user of the example does and tries; answers without what is random."""
+    key = {"Idempotency-Key": "canary"}
+    created = client.post("/orders", json=ORDER, headers=key)
+    order = f"/orders/{created.json()['id']}"
+    nobody = "/orders/00000000-0000-0000-0000-000000000000"
+    answers = [
+        created,
+        client.post("/orders", json=ORDER, headers=key),
+        client.get(order),
+        client.get("/orders", params={"customer": "ada"}),
+        client.post(f"{order}/pay"),
+        client.post(f"{order}/pay"),
+        client.get("/orders", params={"status": "paid"}),
+        client.get(nobody),
+        client.post(f"{nobody}/pay"),
+        client.get("/orders/none"),
+        client.get("/orders", params={"cursor": "none"}),
+        client.post("/orders", json=ORDER | {"lines": []}),
+        client.post("/orders", content=b"{", headers={"content-type": "text/plain"}),
+        client.post("/orders", content=b" " * 2_000_000),
+        client.get("/nowhere"),
+        client.put("/orders"),
+    ]
+    return [[answer.status_code, masked(answer)] for answer in answers]
+
+
+def masked(answer: httpx.Response) -> Any:
+    def mask(value: Any) -> Any:
+        if isinstance(value, dict):
+            hidden = {"id", "created_at", "request_id", "title"}
+            return {k: "*" if k in hidden else mask(v) for k, v in value.items()}
+        return [mask(item) for item in value] if isinstance(value, list) else value
+
+    return mask(answer.json()) if answer.content else None

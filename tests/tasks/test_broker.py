@@ -1,0 +1,136 @@
+"""Tasks and a broker that is away, silent, emptied or a stranger."""
+
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.support.rendering import Answers
+from tests.support.servers import EncryptedRedis, Redis
+from tests.support.service import PROGRAMS, Service
+from tests.support.task_shop import WAITING, Shop, promised, until
+
+pytestmark = pytest.mark.boot
+
+QUEUED = "LRANGE shop:celery 0 -1"
+
+
+def test_broker_that_is_silent_is_named_as_the_reason(
+    rendered: Callable[[Answers], Service],
+) -> None:
+    shop = rendered({"driver": "asyncpg", "with_celery": True})
+    program = (
+        "import asyncio, logging; from shop import worker; from shop.jobs import greet;"
+        "worker.PUBLISH_SECONDS = 0.2; logging.basicConfig();"
+        "print(asyncio.run(greet.enqueue('ada')))"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        done = shop.command(
+            *("python", "-c", program), CELERY_BROKER_URL=f"redis://127.0.0.1:{port}/0"
+        )
+
+    assert done.stdout == "False\n", done.stderr
+    assert "jobs.greet not enqueued: TimeoutError" in done.stderr
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_worker_goes_on_after_the_broker_was_away_when_a_task_ended(
+    audited: Callable[..., Shop],
+    redis: Redis,
+    tmp_path: Path,
+    is_told: bool,  # noqa: FBT001
+) -> None:
+    """Else the worker would take the task for one at work, and ask for no other."""
+    shop = audited()
+    if not is_told:
+        line = "if not tell.__self__.acknowledged:"
+        file = "acknowledgement.py"
+        source = shop.service.changed(tmp_path / "src", file, line, "if False:")
+        shop.variables["PYTHONPATH"] = f"{source}:{PROGRAMS}"
+    with (
+        shop.service.running(**shop.variables) as running,
+        shop.worker("--concurrency=1") as worker,
+    ):
+        order = promised(running)
+        with shop.held(order):
+            until(lambda: shop.number(WAITING), "the task is at work")
+            redis.kill()
+        worker.wait_for_log("Couldn't ack")
+        redis.start()
+        another = promised(running)
+        if is_told:
+            until(lambda: another in shop.payments(), "the other one is paid")
+        else:
+            with pytest.raises(AssertionError, match="the other one is paid"):
+                until(lambda: another in shop.payments(), "the other one is paid", 8)
+        assert order in shop.payments()
+
+
+def test_broker_is_verified(shop_of: Callable[..., Shop], tmp_path: Path) -> None:
+    shop, stranger = shop_of("asyncpg"), tmp_path / "stranger.pem"
+    trustme.CA().cert_pem.write_to_path(stranger)
+    with EncryptedRedis(tmp_path / "encrypted") as redis:
+        redis.start()
+        other_name = redis.url.replace("localhost", "127.0.0.1")
+        for url, trusted, taken in (
+            (redis.url, redis.ca, 1),
+            (redis.url, stranger, 0),
+            (other_name, redis.ca, 0),
+        ):
+            changes = {
+                "CELERY_BROKER_URL": url,
+                "CELERY_BROKER_SSLROOTCERT": str(trusted),
+            }
+            said = shop.ask_for(1, "count", **changes)
+            assert said.startswith(f"{taken}\n")
+            assert ("certificate verify failed" in said) is (not taken)
+
+
+def test_promises_are_kept_whatever_becomes_of_the_broker(
+    audited: Callable[..., Shop], redis: Redis, tmp_path: Path
+) -> None:
+    """The broker is gone for 10 s, then silent, and then loses all it has."""
+    shop = audited()
+    faster = ("SWEEP_SECONDS = 30", "SWEEP_SECONDS = 2")
+    source = shop.service.changed(tmp_path / "src", "payments.py", *faster)
+    shop.variables["PYTHONPATH"] = source
+    kept: list[str] = []
+
+    def are_kept() -> bool:
+        return shop.payments().keys() == {*kept}
+
+    with (
+        shop.service.running(**shop.variables) as running,
+        shop.worker("--concurrency=2") as worker,
+        shop.service.working(command="beat", **shop.variables) as beat,
+    ):
+        for fault, heal, outage in (
+            (redis.kill, redis.start, 10),
+            (redis.freeze, redis.thaw, 5),
+        ):
+            fault()
+            began, before = time.monotonic(), len(kept)
+            while time.monotonic() - began < outage:
+                kept.append(promised(running))
+                running.wait_for_log("not enqueued", times=len(kept))
+            assert running.client.get("/readyz").status_code == 200
+            heal()
+            seconds = until(are_kept, "all are paid")
+            new = len(kept) - before
+            print(f"{fault.__name__}: {new} promises kept {seconds:.1f} s later")
+
+        worker.process.send_signal(signal.SIGSTOP)
+        kept += [promised(running) for _ in range(3)]
+        # One of them may be on its way to the worker, which has asked for it.
+        until(lambda: redis.ask(QUEUED).count('"payments.pay"') >= 2, "they are queued")
+        redis.ask("FLUSHALL")
+        worker.process.send_signal(signal.SIGCONT)
+        print(f"emptied: kept {until(are_kept, 'all are paid'):.1f} s later")
+        assert (worker.stop(), beat.stop()) == (0, 0)
+
+    assert shop.payments() == dict.fromkeys(kept, 1)
