@@ -1,4 +1,4 @@
-"""What MySQL and MariaDB are told and say: transactions, error codes, migrations."""
+"""MySQL and MariaDB: transactions, error codes, server queries, migrations."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,30 +6,26 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from sqlalchemy import Connection, event
-from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-DIALECT = "mysql"
-SCHEMES = ("mysql", "mariadb")
-DEFAULT_PORT = 3306
-LOWEST_LIMIT_SECONDS = 0  # InnoDB looks for deadlocks at once
-
-# Which session it is, what time there; how many sessions there can be, and the limit.
-SESSION = "SELECT CONNECTION_ID()"
-CLOCK = "SELECT UNIX_TIMESTAMP(SYSDATE(6))"
-CONNECTION_LIMIT = """
-SELECT @@max_connections AS most, 'max_connections' AS whose
+# The session of the server, its time, whether it is the primary; the lowest limit of
+# connections, with the name of that limit.
+SESSION_ID_QUERY = "SELECT CONNECTION_ID()"
+SERVER_TIME_QUERY = "SELECT UNIX_TIMESTAMP(SYSDATE(6))"
+PRIMARY_QUERY = "SELECT NOT (@@read_only OR @@innodb_read_only)"
+CONNECTION_LIMIT_QUERY = """
+SELECT @@max_connections AS most, 'max_connections' AS name
 UNION SELECT @@max_user_connections, 'max_user_connections' FROM DUAL
     WHERE @@max_user_connections > 0
 ORDER BY most LIMIT 1
 """
 
 DUPLICATE = 1062
-# A server that only reads, by its option or by its mode.
-READ_ONLY = {1290, 1836}
+# Error numbers of a read-only server, by its option or by its mode.
+READ_ONLY_ERRORS = {1290, 1836}
 
-# What an error number means for the caller.
+# Error numbers by kind of fault: see FaultKind.
 FAULTS = {
     # Unique; not null; foreign keys; check constraints of MySQL and of MariaDB.
     "conflict": {DUPLICATE, 1048, 1451, 1452, 3819, 4025},
@@ -44,11 +40,11 @@ FAULTS = {
     # Login, access, no such database; a locked account of MySQL and of MariaDB; a
     # transaction that only reads.
     | {1045, 1044, 1049, 3118, 4151, 1792}
-    | READ_ONLY,
+    | READ_ONLY_ERRORS,
 }
 
-# An index may take an hour to build; a lock must not, because everybody who comes
-# after a waiting ALTER TABLE waits with it.
+# An index may take an hour to build. A lock may not: every statement behind a waiting
+# ALTER TABLE waits too.
 MIGRATION_LIMITS = (
     "SET innodb_lock_wait_timeout=5, lock_wait_timeout=5"
     " /*M! , max_statement_time=3600, idle_transaction_timeout=3600 */"
@@ -56,14 +52,14 @@ MIGRATION_LIMITS = (
 )
 
 
-class ToItsEnd:
-    """For the driver's connection: a cancelled caller waits for its statement.
+class UncancelledStatements:
+    """Mixin of a driver's connection: a cancelled caller waits for its statement.
 
-    A server that is left alone goes on with it, and the next connection is one more
-    than the pool may open: 200 cancellations made 190 sessions of a pool of 10.
+    The server would go on with it, while the pool opens another connection: 200
+    cancellations made 190 sessions of a pool of 10.
     """
 
-    # Not before it is connected: until then nobody would cut it.
+    # From the end of the connect on: before, the watchdog does not know it.
     is_connected = False
 
     async def query(self, *args: Any, **kwargs: Any) -> Any:
@@ -82,51 +78,45 @@ class ToItsEnd:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             while not task.done():
-                with suppress(asyncio.CancelledError):  # once more
+                with suppress(asyncio.CancelledError):  # a second one
                     await asyncio.wait({task})
-            task.exception()  # seen
+            task.exception()  # retrieved, else asyncio logs it
             raise
 
 
-def fault(error: DBAPIError) -> str | None:
-    """Name the fault by its number; the class differs from driver to driver."""
+def classify_code(error: DBAPIError) -> str | None:
+    """The kind of fault by number; the class of an error depends on the driver."""
     number = next(iter(error.orig.args if error.orig else ()), 0)
     return next((name for name, numbers in FAULTS.items() if number in numbers), None)
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether the server refuses to write: the primary is another one now."""
-    return error.args[:1] in [(number,) for number in READ_ONLY]
+    """Whether the server rejects a write, as a replica does."""
+    return error.args[:1] in [(number,) for number in READ_ONLY_ERRORS]
 
 
-def message(error: BaseException) -> str:
-    """What the server says, without the data that it quotes."""
+def safe_text(error: BaseException) -> str:
+    """The message of the server, without the data that it quotes."""
     if error.args[:1] != (DUPLICATE,):
         return str(error)
     # "Duplicate entry 'ada' for key 'customer'", in the language of the server.
     return f"({DUPLICATE}, duplicate entry for {error.args[1].split()[-1]})"
 
 
-def prepare(engine: AsyncEngine) -> None:
-    # The server calls a session "autocommit" even between BEGIN and COMMIT. Asked
-    # this way, the pool still rolls back what a cancelled writer has left open.
-    setattr(engine.dialect, "detect_autocommit_setting", _is_idle)  # noqa: B010
-
-
-def transactional(engine: AsyncEngine) -> AsyncEngine:
-    """The same pool, with a transaction around what is executed."""
+def with_transactions(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool; a connection begins a transaction."""
     writes = engine.execution_options()
     event.listen(writes.sync_engine, "begin", _begin)
     return writes
 
 
-def snapshot(engine: AsyncEngine) -> AsyncEngine:
-    """For an export: one SELECT, of which the server sends row by row."""
+def for_export(engine: AsyncEngine) -> AsyncEngine:
+    """For an export: the server sends one SELECT row by row."""
     return engine
 
 
-async def allow_to_last(connection: AsyncConnection, seconds: float) -> None:
-    """Lift the limits of this connection, for a reader who takes a break."""
+async def extend_timeouts(connection: AsyncConnection, seconds: float) -> None:
+    """Raise the timeouts of this connection: a slow reader delays the next fetch."""
     await connection.exec_driver_sql(
         f"SET net_write_timeout={max(1, round(seconds))}"
         f" /*M! , max_statement_time={seconds} */"
@@ -135,19 +125,24 @@ async def allow_to_last(connection: AsyncConnection, seconds: float) -> None:
 
 
 def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
-    """Take the lock of this database that says "I migrate", if it is free.
+    """Take the migration lock of this database; None while it is taken.
 
-    It ends with the connection, and so with a migration that is killed.
+    The server releases it with the connection, so also when a migration is killed.
     """
     query = "SELECT GET_LOCK(CONCAT(LEFT(DATABASE(), 56), '.alembic'), 0)"
     return nullcontext() if connection.exec_driver_sql(query).scalar() else None
 
 
-def _is_idle(connection: AsyncAdapt_dbapi_connection) -> bool:
+def is_idle(connection: Any) -> bool:
+    """Whether a connection in AUTOCOMMIT is outside of a transaction.
+
+    The server calls a session "autocommit" even between BEGIN and COMMIT. Asked this
+    way, the pool still rolls back what a cancelled writer has left open.
+    """
     # SERVER_STATUS_AUTOCOMMIT is 2, SERVER_STATUS_IN_TRANS is 1.
     return bool(connection.driver_connection.server_status & 3 == 2)
 
 
 def _begin(connection: Connection) -> None:
-    # By hand: to switch autocommit off and on again would be two more round trips.
+    # Not by switching autocommit off and on: that is two more round trips.
     connection.exec_driver_sql("BEGIN")

@@ -1,4 +1,4 @@
-"""What PostgreSQL is told and says: transactions, error codes, migrations."""
+"""PostgreSQL: transactions, error codes, queries about the server, migrations."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -7,20 +7,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-DIALECT = "postgresql"
-SCHEMES = ("postgresql", "postgres")
-DEFAULT_PORT = 5432
-# Seconds a server waits before it looks for a deadlock (deadlock_timeout): a lower
-# limit would end the wait first, and a deadlock would never be called one.
-LOWEST_LIMIT_SECONDS = 1
-
-# Who tells apart what is asked there, and when; how many of these there can be, with
-# the name of the limit: it leaves them to a role that is no administrator.
-SESSION = "SELECT pg_backend_pid()"
-CLOCK = "SELECT extract(epoch FROM clock_timestamp())"
-CONNECTION_LIMIT = """
+# The session of the server, its time, whether it is the primary; the lowest limit of
+# connections for this role, which is no superuser, with the name of that limit.
+SESSION_ID_QUERY = "SELECT pg_backend_pid()"
+SERVER_TIME_QUERY = "SELECT extract(epoch FROM clock_timestamp())"
+PRIMARY_QUERY = "SELECT NOT pg_is_in_recovery()"
+CONNECTION_LIMIT_QUERY = """
 SELECT sum(setting::int * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END) AS most,
-    'max_connections' AS whose FROM pg_settings
+    'max_connections' AS name FROM pg_settings
     WHERE name = 'max_connections' OR name LIKE '%%reserved_connections'
 UNION SELECT rolconnlimit, 'the role''s CONNECTION LIMIT' FROM pg_roles
     WHERE rolname = current_user AND rolconnlimit >= 0
@@ -29,13 +23,13 @@ UNION SELECT datconnlimit, 'the database''s CONNECTION LIMIT' FROM pg_database
 ORDER BY most LIMIT 1
 """
 
-READ_ONLY = "25006"
+READ_ONLY_SQLSTATE = "25006"
 
-# SQLSTATE, or the first characters of it, and what it means for the caller.
+# SQLSTATE, or its first characters, and the kind of fault: see FaultKind.
 FAULTS = {
     "08": "unavailable",  # connection failed
     "23": "conflict",  # unique, foreign key, not null, check, exclusion
-    READ_ONLY: "unavailable",
+    READ_ONLY_SQLSTATE: "unavailable",
     "25P03": "timeout",  # idle_in_transaction_session_timeout
     "28": "unavailable",  # login refused
     "3D000": "unavailable",  # no such database
@@ -46,8 +40,8 @@ FAULTS = {
     "57P": "unavailable",  # the server is stopping or starting
 }
 
-# An index may take an hour to build; a lock must not, because everybody who comes
-# after a waiting ALTER TABLE waits with it.
+# An index may take an hour to build. A lock may not: every statement behind a waiting
+# ALTER TABLE waits too.
 MIGRATION_LIMITS = (
     "SELECT set_config('lock_timeout', '5s', false),"
     " set_config('statement_timeout', '1h', false),"
@@ -55,36 +49,36 @@ MIGRATION_LIMITS = (
 )
 
 
-def fault(error: DBAPIError) -> str | None:
-    """Name the fault by its SQLSTATE; the class differs from driver to driver."""
+def classify_code(error: DBAPIError) -> str | None:
+    """The kind of fault by SQLSTATE; the class of an error depends on the driver."""
     sqlstate = getattr(error.orig, "sqlstate", None) or ""
     return next((FAULTS[code] for code in FAULTS if sqlstate.startswith(code)), None)
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Whether the server refuses to write: the primary is another one now."""
-    return getattr(error, "sqlstate", None) == READ_ONLY
+    """Whether the server rejects a write, as a standby does."""
+    return getattr(error, "sqlstate", None) == READ_ONLY_SQLSTATE
 
 
-def message(error: BaseException) -> str:
-    """What the server says: it quotes the data in the lines after the first."""
+def safe_text(error: BaseException) -> str:
+    """The message of the server; data are quoted only behind its first line."""
     return str(error)
 
 
-def transactional(engine: AsyncEngine) -> AsyncEngine:
-    """The same pool, with a transaction around what is executed."""
+def with_transactions(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool; a connection begins a transaction."""
     return engine.execution_options(isolation_level="READ COMMITTED")
 
 
-def snapshot(engine: AsyncEngine) -> AsyncEngine:
-    """For an export: a cursor lives in a transaction only."""
+def for_export(engine: AsyncEngine) -> AsyncEngine:
+    """For an export: a cursor of the server needs a transaction."""
     return engine.execution_options(
         isolation_level="READ COMMITTED", postgresql_readonly=True
     )
 
 
-async def allow_to_last(connection: AsyncConnection, seconds: float) -> None:
-    """Lift the limits of this transaction, for a reader who takes a break."""
+async def extend_timeouts(connection: AsyncConnection, seconds: float) -> None:
+    """Raise the timeouts of this transaction: a slow reader delays the next fetch."""
     milliseconds = round(seconds * 1000)
     limits = ("statement_timeout", "idle_in_transaction_session_timeout")
     for limit in limits:
@@ -92,9 +86,9 @@ async def allow_to_last(connection: AsyncConnection, seconds: float) -> None:
 
 
 def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
-    """Take the lock of this database that says "I migrate", if it is free.
+    """Take the migration lock of this database; None while it is taken.
 
-    It ends with the connection, and so with a migration that is killed.
+    The server releases it with the connection, so also when a migration is killed.
     """
     query = "SELECT pg_try_advisory_lock(hashtext('alembic'))"
     return nullcontext() if connection.exec_driver_sql(query).scalar() else None

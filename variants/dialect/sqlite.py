@@ -1,4 +1,4 @@
-"""What SQLite is told and says: transactions, error codes, migrations."""
+"""SQLite: transactions, error codes, migrations."""
 
 import fcntl
 from contextlib import AbstractContextManager
@@ -8,9 +8,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-DIALECT = "sqlite"
-
-# Name of SQLite's error code, or its first characters, and what it means.
+# SQLite's error code, or its first characters, and the kind of fault: see FaultKind.
 FAULTS = {
     "SQLITE_BUSY": "busy",  # another process holds the write lock
     "SQLITE_CANTOPEN": "unavailable",
@@ -25,37 +23,37 @@ FAULTS = {
 MIGRATION_LIMITS = "PRAGMA busy_timeout=60000"
 
 
-def fault(error: DBAPIError) -> str | None:
-    """Name the fault by SQLite's error code."""
+def classify_code(error: DBAPIError) -> str | None:
+    """The kind of fault by SQLite's error code."""
     name = getattr(error.orig, "sqlite_errorname", "")
     return next((FAULTS[code] for code in FAULTS if name.startswith(code)), None)
 
 
-def message(error: BaseException) -> str:
-    """What SQLite says, which quotes no data."""
+def safe_text(error: BaseException) -> str:
+    """The message of SQLite, which quotes no data."""
     return str(error)
 
 
-def transactional(engine: AsyncEngine) -> AsyncEngine:
-    """The same pool, with a transaction around what is executed."""
+def with_transactions(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool; a connection begins a transaction."""
     writes = engine.execution_options()
     event.listen(writes.sync_engine, "begin", _begin)
     return writes
 
 
-def snapshot(engine: AsyncEngine) -> AsyncEngine:
-    """For an export: one SELECT, which sees the file as it was when it began."""
+def for_export(engine: AsyncEngine) -> AsyncEngine:
+    """For an export: one SELECT sees the file as it was when it began."""
     return engine
 
 
-async def allow_to_last(connection: AsyncConnection, seconds: float) -> None:
-    """SQLite has no limits to lift."""
+async def extend_timeouts(connection: AsyncConnection, seconds: float) -> None:
+    """SQLite has no timeouts to raise."""
 
 
 def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
-    """Take the lock of this file that says "I migrate", if it is free.
+    """Take the migration lock of this file; None while it is taken.
 
-    It ends with the process, and so with a migration that is killed.
+    The system releases it with the process, so also when a migration is killed.
     """
     file = open(f"{connection.engine.url.database}.migrate", "w")  # noqa: SIM115
     try:

@@ -1,34 +1,42 @@
-"""LISTEN, on a connection of its own that goes around the pooler."""
+"""LISTEN, on a connection to the server itself, around the pooler."""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 from sqlalchemy.exc import DBAPIError
 
-from .engine import create_unpooled_engine
-from .faults import describe
-from .settings import DatabaseSettings
+from ..engine.create import create_unpooled_engine
+from ..errors import safe_message
+from .settings import PoolerSettings
 
 RETRY_SECONDS = 1
 
 logger = logging.getLogger(__name__)
 
 
-async def listen(
-    settings: DatabaseSettings, channel: str
-) -> AsyncGenerator[str | None]:
-    """What NOTIFY sends: `async with aclosing(listen(...)) as payloads`.
+async def listen(settings: PoolerSettings, channel: str) -> AsyncGenerator[str | None]:
+    """The payloads of NOTIFY: `async with aclosing(listen(...)) as payloads`.
 
-    None comes first and after each interruption: something may have been missed, so
-    look into the tables. It is one connection more than the pool has.
+    None comes first and after each interruption: a payload may have been missed, so
+    read the tables. RuntimeError beyond DATABASE_LISTENERS: each is a connection that
+    the budget counts.
     """
-    engine = create_unpooled_engine(settings.direct()).execution_options(
-        isolation_level="AUTOCOMMIT"  # within a transaction nothing is sent
+    with _counted(settings.database_listeners):
+        async with aclosing(_listen(settings, channel)) as payloads:
+            async for payload in payloads:
+                yield payload
+
+
+async def _listen(settings: PoolerSettings, channel: str) -> AsyncGenerator[str | None]:
+    engine = create_unpooled_engine(
+        settings.direct(), settings.limits
+    ).execution_options(
+        isolation_level="AUTOCOMMIT"  # within a transaction no payload is delivered
     )
     while True:
         try:
@@ -42,7 +50,25 @@ async def listen(
                         async for notification in notifications:
                             yield notification.payload
                 finally:
-                    await connection.invalidate()  # it may be lost, or still listen
+                    await connection.invalidate()  # it may be lost, or still subscribed
         except (DBAPIError, psycopg.Error) as error:
-            logger.warning("LISTEN %s: %s", channel, describe(error))
+            text = "LISTEN %s interrupted, reconnecting: %s"
+            logger.warning(text, channel, safe_message(error))
         await asyncio.sleep(RETRY_SECONDS)
+
+
+_running = 0
+
+
+@contextmanager
+def _counted(most: int) -> Iterator[None]:
+    global _running
+    if _running >= most:
+        raise RuntimeError(
+            f"DATABASE_LISTENERS={most}: set it to the number of listen() in a process."
+        )
+    _running += 1
+    try:
+        yield
+    finally:
+        _running -= 1

@@ -1,0 +1,85 @@
+"""aiomysql: how to connect, ping, and reach the socket."""
+
+from typing import Any
+
+from aiomysql import Connection, OperationalError  # type: ignore[import-untyped]
+from pymysql.constants import CLIENT, CR  # type: ignore[import-untyped]
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.mysql.aiomysql import MySQLDialect_aiomysql
+
+from ..config.environment import require
+from ..config.limits import Limits
+from ..config.server import Server
+from .dialect import UncancelledStatements, is_idle
+from .session_init import session_options
+from .validation import connect_with_timeout
+from .watchdog import BoundedDialect
+
+DRIVERNAME = "mysql+aiomysql_bounded"
+registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
+require(Connection, "_connect", "_request_authentication")
+
+
+class Dialect(BoundedDialect, MySQLDialect_aiomysql):
+    supports_statement_cache = True
+
+    def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
+        return is_idle(dbapi_conn)
+
+
+def connect_args(server: Server, limits: Limits) -> dict[str, Any]:
+    return {
+        "async_creator_fn": connect_with_timeout(
+            _connect,
+            server.password,
+            limits.connect_timeout_seconds,
+            fileno=fileno,
+            failure=_failure,
+        ),
+        "autocommit": True,
+        "charset": "utf8mb4",
+        "program_name": __name__.partition(".")[0],
+        "ssl": server.ssl_context(),
+        **session_options(limits),
+    }
+
+
+class _Connection(UncancelledStatements, Connection):  # type: ignore[misc]
+    """Refuses a server, or an impostor, that offers no encryption.
+
+    aiomysql would log in without it, and send the password if it is asked to.
+    """
+
+    async def _request_authentication(self) -> None:
+        if self._ssl_context and not self.server_capabilities & CLIENT.SSL:
+            raise OperationalError(
+                CR.CR_SSL_CONNECTION_ERROR, "the server offers no encryption"
+            )
+        await super()._request_authentication()
+
+
+async def _connect(
+    *args: Any, statements: tuple[str, ...], **kwargs: Any
+) -> Connection:
+    connection = _Connection(*args, **kwargs)
+    try:
+        await connection._connect()
+        for statement in statements:
+            await connection.query(statement)
+    except BaseException:
+        connection.close()  # aiomysql leaves it open after a timeout
+        raise
+    connection.is_connected = True
+    return connection
+
+
+def _failure(message: str) -> Any:
+    return OperationalError(CR.CR_CONN_HOST_ERROR, message)
+
+
+async def ping(connection: Any) -> None:
+    await connection.ping(reconnect=False)
+
+
+def fileno(connection: Any) -> int:
+    return int(connection._writer.transport.get_extra_info("socket").fileno())

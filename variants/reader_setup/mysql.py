@@ -1,0 +1,3 @@
+"""Start of a session with a replica: read-only, even if the replica is promoted."""
+
+READER_SETUP = ("SET SESSION TRANSACTION READ ONLY",)
