@@ -1,6 +1,8 @@
-"""Each class of renderings: its own tests, then the service as it is started there.
+"""Each class of renderings: its own tests and those of the template's machinery, then
+the service as it is started there.
 
-The plain containers are in test_boot.py, the logins by a token in test_login.py.
+Plain containers start in test_boot.py, logins by a token are in test_login.py, tasks in
+tests/tasks.
 """
 
 import json
@@ -10,8 +12,9 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.support.combinations import class_of, cover, name
+from tests.support.rendered_tests import run_tests
 from tests.support.rendering import ROOT, Answers
-from tests.support.servers import DRIVERS, Server
+from tests.support.servers import DRIVERS, NETWORKED, Server
 from tests.support.service import Service, conversation, wait_until
 
 pytestmark = pytest.mark.boot
@@ -44,14 +47,18 @@ ROUTED: list[Answers] = [
     if runtime == "container" or cloud == "self_hosted"
     if cloud == "aws_aurora" or (cloud == "aws_rds") == (pooler == "rds_proxy")
 ]
-OF_REPLICAS = ("tests/test_replicas.py", "tests/test_sessions.py")
+OF_REPLICAS = ("test_replicas.py", "test_service.py", "test_sessions.py")
+# These start in test_boot.py and in test_replicas.py.
+PLAIN: list[Answers] = [
+    *({"driver": driver} for driver in DRIVERS),
+    *({"driver": driver, "with_replicas": True} for driver in NETWORKED),
+]
 
 
 def test_every_class_is_booted(accepted: list[Answers]) -> None:
     plain: list[Answers] = [
         {"driver": driver, "cloud": "", "runtime": "container"} for driver in DRIVERS
     ]
-    # Those of the plain service are in test_replicas.py.
     routed = [row | {"pooler": "none", "with_replicas": True} for row in plain[:-1]]
 
     assert {class_of(each) for each in [*plain, *routed, *CLASSES, *ROUTED]} == {
@@ -59,17 +66,32 @@ def test_every_class_is_booted(accepted: list[Answers]) -> None:
     }
 
 
+@pytest.mark.parametrize("answers", PLAIN, ids=name)
+def test_plain_service_passes_all_tests(
+    rendered: Callable[[Answers], Service],
+    server_of: Callable[[str], Server],
+    answers: Answers,
+) -> None:
+    driver = answers["driver"]
+    is_networked = driver in NETWORKED
+    variables = {"DATABASE_URL": server_of(driver).url} if is_networked else {}
+    done = run_tests(rendered(answers), **variables)
+
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
+
+
 @pytest.mark.parametrize("answers", [*CLASSES, *cover(ROUTED, 2)], ids=name)
-def test_class_passes_its_own_tests_answers_and_stops_cleanly(
+def test_class_passes_all_tests_answers_and_stops_cleanly(
     rendered: Callable[[Answers], Service],
     database: Callable[[str], dict[str, str]],
     server_of: Callable[[str], Server],
     answers: Answers,
 ) -> None:
     shop, server = rendered(answers), server_of(answers["driver"])
-    # That of the plain service has shown that it finds a server by itself.
-    files = OF_REPLICAS if answers.get("with_replicas") else ("tests",)
-    done = shop.command("pytest", *files, DATABASE_URL=server.url)
+    # Those of the plain service have shown that they find a server by themselves.
+    names = OF_REPLICAS if answers.get("with_replicas") else ()
+    done = run_tests(shop, *names, DATABASE_URL=server.url)
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout
 
@@ -80,18 +102,18 @@ def test_class_passes_its_own_tests_answers_and_stops_cleanly(
     workers = 2 if answers["runtime"] == "container" else 1
     shop.make("migrate", **variables)
     with shop.running(**variables) as running:
-        said = conversation(running.client)
-        # Neither a session begins nor one ends in no time.
+        answered = conversation(running.client)
+        # The start and the end of a session take a moment.
         if answers["runtime"] == "lambda":
             wait_until(lambda: server.sessions(database_name) == [])
         else:
             assert server.sessions(database_name)
-        figures = running.client.get("/metrics").status_code
+        metrics = running.client.get("/metrics").status_code
         running.wait_for_log("Application startup complete", times=workers)
         running.stop()
 
-    assert said == json.loads(CONVERSATION.read_text())
-    assert figures == (404 if answers["runtime"] == "lambda" else 200)
+    assert answered == json.loads(CONVERSATION.read_text())
+    assert metrics == (404 if answers["runtime"] == "lambda" else 200)
     log = running.log.read_text()
     assert "canary" not in log
     for line in log.splitlines():

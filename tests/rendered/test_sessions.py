@@ -1,21 +1,17 @@
-"""What a commit, an error and a cancellation leave behind."""
+"""What an error and a cancellation leave behind, and what a read session refuses."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Annotated, Any, cast, get_args
+from typing import Any
 
 import pytest
 from database import SLOW
-from fastapi import APIRouter, Depends, FastAPI, HTTPException
-from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute, iter_route_contexts
-from sqlalchemy import delete, insert, select, text, update
+from fastapi import FastAPI
+from shop.db import Database, Write
+from sqlalchemy import delete, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-from {{ package_name }}.db.session import Database, Read, Write
 
 DDL = text(
     "CREATE TABLE probes (id INTEGER PRIMARY KEY, parent INTEGER,"
@@ -34,8 +30,6 @@ class Probe(Local):
     parent: Mapped[int | None]
 
 
-# What FastAPI calls for each kind.
-SESSIONS = {get_args(kind)[1].dependency for kind in (Read, Write)}
 PROBES = Local.metadata.tables["probes"]
 
 
@@ -51,20 +45,6 @@ async def probes(database: Database) -> AsyncIterator[None]:
 async def rows(database: Database) -> list[int]:
     async with database.read() as session:
         return list(await session.scalars(select(PROBES.c.id)))
-
-
-async def test_write_is_there_when_the_answer_comes(
-    app: FastAPI, serve: Any, database: Database
-) -> None:
-    @app.post("/probe")
-    async def write(session: Write) -> None:
-        await session.execute(insert(PROBES).values(id=1))
-
-    async with serve(app) as client:
-        answer = await client.post("/probe")
-
-    assert answer.status_code == 200
-    assert await rows(database) == [1]
 
 
 async def test_what_fails_after_the_handler_is_no_success(
@@ -93,24 +73,6 @@ async def test_reference_to_nothing_is_409(
         answer = await client.post("/probe")
 
     assert answer.status_code == 409
-    assert await rows(database) == []
-
-
-@pytest.mark.parametrize(
-    ("error", "status"), [(HTTPException(402), 402), (ZeroDivisionError(), 500)]
-)
-async def test_error_after_a_write_leaves_no_row(
-    app: FastAPI, serve: Any, database: Database, error: Exception, status: int
-) -> None:
-    @app.post("/probe")
-    async def write(session: Write) -> None:
-        await session.execute(insert(PROBES).values(id=1))
-        raise error
-
-    async with serve(app) as client:
-        answer = await client.post("/probe")
-
-    assert answer.status_code == status
     assert await rows(database) == []
 
 
@@ -148,7 +110,7 @@ async def test_write_cancelled_within_a_statement_frees_what_it_locked(
 
     writer = asyncio.create_task(write())
     await begins.wait()
-    await asyncio.sleep(0.2)  # nothing tells from here that the statement has begun
+    await asyncio.sleep(0.2)  # nothing says from here that the statement has begun
     writer.cancel()
     await asyncio.wait({writer})
     async with database.write() as session:
@@ -207,42 +169,17 @@ async def test_read_session_refuses_to_write(
             await session.execute(statement)
 
 
-async def test_read_session_refuses_to_flush(database: Database) -> None:
+async def test_change_of_an_object_that_was_read_reaches_no_database(
+    database: Database,
+) -> None:
+    async with database.write() as writer:
+        writer.add(Probe(id=1))
     async with database.read() as session:
-        cast(AsyncSession, session).add(Probe(id=1))
-        with pytest.raises(InvalidRequestError, match="read session"):
-            await cast(AsyncSession, session).flush()
+        one, other = [await session.get(Probe, 1) for _ in range(2)]
+        assert one
+        assert one is not other
+        assert inspect(one).detached
+        one.id = 2
+        await session.execute(select(Probe))
 
-
-def greedy(app: FastAPI) -> set[str]:
-    """Routes that would hold two sessions: with them a full pool waits for itself."""
-
-    def held(dependant: Dependant) -> set[object]:
-        own = {dependant.call} & SESSIONS
-        return own.union(*(held(inner) for inner in dependant.dependencies))
-
-    return {
-        str(route.path)
-        for route in iter_route_contexts(app.routes)
-        if isinstance(route.original_route, APIRoute) and len(held(route.dependant)) > 1
-    }
-
-
-def test_no_route_holds_two_sessions(app: FastAPI) -> None:
-    assert greedy(app) == set()
-
-
-def test_two_sessions_of_a_route_are_found(app: FastAPI) -> None:
-    async def read(session: Read) -> None: ...
-
-    async def both(session: Write, user: Annotated[None, Depends(read)]) -> None: ...
-
-    async def shared(session: Read, user: Annotated[None, Depends(read)]) -> None: ...
-
-    inner, outer = APIRouter(), APIRouter()
-    inner.add_api_route("/both", both)
-    inner.add_api_route("/shared", shared)
-    outer.include_router(inner, prefix="/inner")
-    app.include_router(outer, prefix="/outer")
-
-    assert greedy(app) == {"/outer/inner/both"}
+    assert await rows(database) == [1]

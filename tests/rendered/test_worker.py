@@ -1,4 +1,4 @@
-"""A real worker runs tasks, and again what may succeed then."""
+"""A real worker runs tasks, and runs a task again after a fault that may pass."""
 
 import asyncio
 import json
@@ -15,21 +15,21 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient
-
-from {{ package_name }}.db.faults import OutcomeUnknown
-from {{ package_name }}.db.session import Database
-from {{ package_name }}.jobs import greet
-from {{ package_name }}.settings import Settings
-from {{ package_name }}.worker import task
+from shop.db import Database
+from shop.db.errors import CommitOutcomeUnknown
+from shop.features import CONFIGURE
+from shop.settings import Settings
+from shop.tasks import greet
+from shop.worker.app import task
 
 logger = logging.getLogger(__name__)
 
 
 @task()
 async def succeed_the_second_time(_: Database, marker: str) -> None:
-    if not os.path.exists(marker):  # noqa: ASYNC240
-        os.mkdir(marker)
-        raise OutcomeUnknown("lost")
+    if not Path(marker).exists():  # noqa: ASYNC240
+        Path(marker).mkdir()  # noqa: ASYNC240
+        raise CommitOutcomeUnknown("lost")
     logger.info("done, the second time")
 
 
@@ -38,7 +38,7 @@ class Worker:
         self.log, self.port = log, port
 
     def wait_for(self, text: str, seconds: float = 15) -> dict[str, Any]:
-        """The line of the log that says so."""
+        """The line of the log with this text."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             for line in self.log.read_text().splitlines():
@@ -46,24 +46,23 @@ class Worker:
                     found: dict[str, Any] = json.loads(line)
                     return found
             time.sleep(0.02)
-        raise AssertionError(f"not told: {text}\n{self.log.read_text()}")
+        raise AssertionError(f"not in the log: {text}\n{self.log.read_text()}")
 
 
 @pytest.fixture(scope="module")
 def worker(settings: Settings, tmp_path_factory: Any) -> Iterator[Worker]:
-    """Ends as it should, whatever it has done; knows the tasks of this module."""
+    """Ends cleanly, whatever it has run; knows the tasks of this module."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("worker") / "log"
-    module = "{{ package_name }}.work"
     options = ("--concurrency=1", f"--include={__name__}")
     path = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     changes = {"CELERY_METRICS_PORT": str(port), "LOG_LEVEL": "INFO"}
     changes |= {"PYTHONPATH": path}
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, "worker", *options],
+            [sys.executable, "-m", "shop.worker", "worker", *options],
             env={**os.environ, **changes},
             stdout=output,
             stderr=output,
@@ -75,6 +74,13 @@ def worker(settings: Settings, tmp_path_factory: Any) -> Iterator[Worker]:
     finally:
         process.terminate()
         assert process.wait(timeout=30) == 0
+
+
+@pytest.fixture
+def configured(settings: Settings) -> None:
+    """As main.py does, for a test without an app."""
+    for configure in CONFIGURE:
+        configure(settings)
 
 
 async def test_task_runs_with_the_id_of_the_request(
@@ -91,16 +97,19 @@ async def test_task_runs_with_the_id_of_the_request(
     assert worker.wait_for("Hello ada")["request_id"] == "abc"
 
 
-async def test_what_may_succeed_is_tried_again(worker: Worker, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("configured")
+async def test_task_is_repeated_after_a_fault_that_may_pass(
+    worker: Worker, tmp_path: Path
+) -> None:
     await succeed_the_second_time.enqueue(str(tmp_path / "marker"))
 
     assert worker.wait_for("done, the second time")
     label = f'task="{__name__}.succeed_the_second_time"'
-    figures = ""
+    metrics = ""
     async with AsyncClient() as client, asyncio.timeout(15):
-        while "celery_tasks_in_progress{" + label + "} 0.0" not in figures:
-            figures = (await client.get(f"http://127.0.0.1:{worker.port}/metrics")).text
-    assert 'celery_tasks_total{outcome="retried",' + label + "} 1.0" in figures
+        while "celery_tasks_in_progress{" + label + "} 0.0" not in metrics:
+            metrics = (await client.get(f"http://127.0.0.1:{worker.port}/metrics")).text
+    assert 'celery_tasks_total{outcome="retried",' + label + "} 1.0" in metrics
 
 
 async def test_task_can_be_called_without_a_worker(

@@ -1,4 +1,4 @@
-"""The budget of the fleet is checked at start, and never in the way of it."""
+"""The connection budget is checked at start, and does not delay the start."""
 
 import asyncio
 import logging
@@ -7,44 +7,44 @@ from time import monotonic
 from typing import Any
 
 import pytest
-
-from {{ package_name }}.db import remote
-from {{ package_name }}.db.budget import FLEET_PROCESSES, WORKERS
-from {{ package_name }}.db.check import open_checked
-from {{ package_name }}.db.fleet import fleet
-from {{ package_name }}.settings import Settings
+from shop.db.budget import FLEET_PROCESSES, WORKERS
+from shop.db.doctor import startup_check
+from shop.db.doctor.checks import connection_demand
+from shop.db.doctor.startup_check import open_database_checked
+from shop.settings import Settings
 
 TOO_MANY = {"database_pool_size": 1_000_000}
+BUDGET = "connection budget: "
 
 
-class Ended(Exception):
+class ExitError(Exception):
     pass
 
 
-async def told(
+async def logged(
     settings: Settings, log: pytest.LogCaptureFixture, **changes: Any
 ) -> str:
-    """Start with other settings, and wait for what is said about the budget."""
+    """Start with other settings, and wait for the log line about the budget."""
     with log.at_level(logging.INFO):
-        async with open_checked(settings.model_copy(update=changes)):
+        async with open_database_checked(settings.model_copy(update=changes)):
             async with asyncio.timeout(10):
-                while "budget: " not in log.text:  # noqa: ASYNC110
+                while BUDGET not in log.text:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-    (record,) = [each for each in log.records if "budget: " in each.message]
+    (record,) = [each for each in log.records if BUDGET in each.message]
     return f"{record.levelname} {record.message}"
 
 
-async def test_budget_that_does_not_fit_is_told(
+async def test_budget_that_does_not_fit_is_logged(
     settings: Settings,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "3")
-    line = await told(settings, caplog, database_budget_check="warn", **TOO_MANY)
+    line = await logged(settings, caplog, database_budget_check="warn", **TOO_MANY)
 
     processes = FLEET_PROCESSES // WORKERS * 3
-    total, _ = fleet(settings.model_copy(update=TOO_MANY))
-    assert line.startswith(f"WARNING budget: {processes} processes at the peak")
+    total, _ = connection_demand(settings.model_copy(update=TOO_MANY))
+    assert line.startswith(f"WARNING {BUDGET}{processes} processes at the peak")
     assert " x 1000000" in line
     assert f" = {total}, but " in line
     assert total >= processes * 1_000_000
@@ -55,31 +55,32 @@ async def test_budget_that_does_not_fit_can_end_the_start(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def end(code: int) -> None:
+    def exit_now(code: int) -> None:
         assert code == 3
-        raise Ended
+        raise ExitError
 
-    monkeypatch.setattr("os._exit", end)
-    monkeypatch.setattr(remote, "START_SECONDS", 10)  # the answer is what is awaited
-    with pytest.raises(Ended):
-        await told(settings, caplog, database_budget_check="refuse", **TOO_MANY)
+    monkeypatch.setattr("os._exit", exit_now)
+    # The start waits for the answer, however late it comes.
+    monkeypatch.setattr(startup_check, "START_SECONDS", 10)
+    with pytest.raises(ExitError):
+        await logged(settings, caplog, database_budget_check="refuse", **TOO_MANY)
 
     assert "WARNING" in caplog.text
 
 
-async def test_budget_is_not_looked_at_when_that_is_off(settings: Settings) -> None:
+async def test_budget_is_not_checked_when_the_check_is_off(settings: Settings) -> None:
     before = asyncio.all_tasks()
     off = settings.model_copy(update={"database_budget_check": "off", **TOO_MANY})
-    async with open_checked(off):
+    async with open_database_checked(off):
         assert asyncio.all_tasks() == before
 
 
-async def test_start_does_not_fail_when_nobody_can_tell(
+async def test_start_does_not_fail_when_the_budget_cannot_be_checked(
     unreachable: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    line = await told(unreachable, caplog, database_budget_check="refuse")
+    line = await logged(unreachable, caplog, database_budget_check="refuse")
 
-    assert line.startswith("WARNING budget: cannot be checked: ")
+    assert line.startswith(f"WARNING {BUDGET}cannot be checked: ")
 
 
 async def test_start_does_not_wait_for_a_silent_server(settings: Settings) -> None:
@@ -91,7 +92,7 @@ async def test_start_does_not_wait_for_a_silent_server(settings: Settings) -> No
         changes |= {"database_connect_timeout_seconds": 4}
         changes |= {"database_acquire_timeout_seconds": 5}
         began = monotonic()
-        async with open_checked(settings.model_copy(update=changes)):
+        async with open_database_checked(settings.model_copy(update=changes)):
             seconds = monotonic() - began
 
     assert seconds < 3

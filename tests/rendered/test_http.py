@@ -1,23 +1,15 @@
-"""Health, problem documents, limits and logs."""
+"""Problem documents of every error, and the limit for the body of a request."""
 
 import asyncio
-import json
-import logging.config
 from collections.abc import AsyncIterator
-from io import StringIO
 from typing import Any
 
 import pytest
 from fastapi import FastAPI, HTTPException
-from httpx import AsyncClient, Response
+from httpx import Response
 from pydantic import BaseModel
-from sqlalchemy import select
-
-from {{ package_name }} import main
-from {{ package_name }}.db.faults import OutcomeUnknown
-from {{ package_name }}.db.session import Read
-from {{ package_name }}.logs import logging_config
-from {{ package_name }}.settings import Settings
+from shop.db.errors import CommitOutcomeUnknown
+from shop.settings import Settings
 
 
 class Thing(BaseModel):
@@ -30,52 +22,6 @@ def is_problem(answer: Response, status: int) -> bool:
         and answer.headers["content-type"] == "application/problem+json"
         and answer.headers["x-request-id"] == answer.json()["request_id"]
     )
-
-
-async def test_livez_and_readyz(
-    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The first connect may take long.
-    monkeypatch.setattr("{{ package_name }}.probe.PROBE_SECONDS", 10)
-    alive, ready = await client.get("/livez"), await client.get("/readyz")
-
-    assert alive.json() == {"status": "alive"}
-    assert ready.json() == {"status": "ready", "database": "reachable"}
-
-
-async def test_unreachable_database_is_503(unreachable: Settings, serve: Any) -> None:
-    app = main.create_app(unreachable)
-
-    @app.get("/probe")
-    async def probe(session: Read) -> None:
-        await session.execute(select(1))
-
-    async with serve(app) as client:
-        alive, ready = await client.get("/livez"), await client.get("/readyz")
-        answer = await client.get("/probe")
-
-    assert alive.status_code == 200
-    assert is_problem(ready, 503)
-    assert is_problem(answer, 503)
-    assert answer.json()["type"] == "urn:problem:unavailable"
-    assert answer.headers["retry-after"] == "1"
-
-
-async def test_wrong_paths_and_methods_are_problems(client: AsyncClient) -> None:
-    assert is_problem(await client.get("/nowhere"), 404)
-    assert is_problem(await client.post("/livez"), 405)
-
-
-async def test_wrong_body_is_told_without_its_value(app: FastAPI, serve: Any) -> None:
-    @app.post("/probe")
-    async def probe(thing: Thing) -> None: ...
-
-    async with serve(app) as client:
-        answer = await client.post("/probe", json={"size": "hunter2"})
-
-    assert is_problem(answer, 422)
-    assert answer.json()["errors"][0]["at"] == "body.size"
-    assert "hunter2" not in answer.text
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -141,9 +87,9 @@ async def test_http_error_without_a_body_has_none(app: FastAPI, serve: Any) -> N
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(OutcomeUnknown("lost"), 504), (ZeroDivisionError("secret"), 500)],
+    [(CommitOutcomeUnknown("lost"), 504), (ZeroDivisionError("secret"), 500)],
 )
-async def test_error_is_a_problem_that_tells_no_detail(
+async def test_error_is_a_problem_without_its_detail(
     app: FastAPI, serve: Any, error: Exception, status: int
 ) -> None:
     @app.get("/probe")
@@ -155,16 +101,3 @@ async def test_error_is_a_problem_that_tells_no_detail(
 
     assert is_problem(answer, status)
     assert str(error) not in answer.text
-
-
-async def test_log_is_json_with_the_id_of_the_request(
-    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = StringIO()
-    monkeypatch.setattr("sys.stderr", output)
-    logging.config.dictConfig(logging_config("INFO"))
-    await client.get("/livez", headers={"X-Request-ID": "abc"})
-
-    line = json.loads(output.getvalue().splitlines()[0])
-    assert line["message"] == "GET /livez 200"
-    assert line["request_id"] == "abc"

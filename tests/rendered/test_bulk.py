@@ -1,0 +1,62 @@
+"""Exports leave connections to others and end in time; a bulk insert is all or none."""
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from uuid import uuid4
+
+import pytest
+from database import SLOW
+from httpx import AsyncClient
+from shop.db import Database, bulk_insert, export, open_database
+from shop.db.errors import classify
+from shop.models import Order
+from shop.settings import Settings
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+
+async def test_exports_leave_most_of_the_pool_to_others(settings: Settings) -> None:
+    async with open_database(settings) as database, AsyncExitStack() as all_exports:
+        for _ in range(settings.exports_at_once):
+            await all_exports.enter_async_context(export(database))
+        brief = {"database_acquire_timeout_seconds": 0.1}
+        database.settings = settings.model_copy(update=brief)
+        one_more = asyncio.create_task(export(database).__aenter__())
+
+        async with database.read() as session:
+            assert await session.scalar(select(1)) == 1
+        with pytest.raises(PoolTimeoutError, match="exports"):
+            await one_more
+
+
+@pytest.mark.parametrize("slow", ["reader", "database"])
+async def test_export_that_takes_too_long_ends_and_frees_its_place(
+    settings: Settings, slow: str
+) -> None:
+    limits = {"database_export_timeout_seconds": 0.2, "database_pool_size": 4}
+    async with open_database(settings.model_copy(update=limits)) as database:
+        for _ in range(2):  # there is one place
+            with pytest.raises(Exception) as caught:  # noqa: PT011, PT012
+                async with export(database) as connection:
+                    if slow == "database":
+                        await connection.stream(text(SLOW))
+                    await asyncio.sleep(60)
+            assert classify(caught.value) == "timeout"
+
+
+async def test_bulk_insert_in_which_a_statement_has_failed_inserts_no_row(
+    client: AsyncClient, database: Database
+) -> None:
+    order = {"id": uuid4(), "customer": "ada"}
+
+    async def swallow() -> None:
+        async with bulk_insert(database) as connection:
+            await connection.execute(insert(Order), [order])
+            with suppress(IntegrityError):
+                await connection.execute(insert(Order), [order])
+
+    with pytest.raises(InvalidRequestError):
+        await swallow()
+
+    assert (await client.get("/orders")).json()["items"] == []

@@ -1,0 +1,231 @@
+"""Where reads go, as far as one server shows it: the rest needs a real replica."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from database import UNREACHABLE
+from fastapi import FastAPI
+from pydantic import SecretStr, ValidationError
+from shop import main
+from shop.db import Database, Read, Write, open_database
+from shop.db.config.backend import SCHEMES
+from shop.db.replicas import replica, router
+from shop.db.replicas.router import ReplicaRouter
+from shop.db.replicas.watermark import (
+    Position,
+    current_watermark,
+    decode_token,
+    encode_token,
+    has_reached,
+)
+from shop.db.routing import PrimaryOnly
+from shop.settings import Settings
+from shop.web.read_your_writes import COOKIE, HEADER
+from sqlalchemy import make_url, select, text
+
+GARBAGE = ["", "none", ":", "a:-1", ":1;", ":" + "9" * 30, "_".join([":1"] * 20), "é:1"]
+
+
+def with_replica(settings: Settings, **parts: Any) -> Settings:
+    """The same server as its own replica, or an address without a server."""
+    parts = {key.removeprefix("database_"): value for key, value in parts.items()}
+    url = make_url(os.environ["DATABASE_URL"]).set(drivername=SCHEMES[0], **parts)
+    url = url.set(query={"sslmode": settings.database_sslmode})
+    urls = SecretStr(url.render_as_string(hide_password=False))
+    return settings.model_copy(update={"database_replica_urls": urls})
+
+
+def router_of(database: Database) -> ReplicaRouter:
+    assert isinstance(database.router, ReplicaRouter)
+    return database.router
+
+
+async def probed(database: Database) -> str:
+    """Why the replica is not healthy, as soon as a probe has ended."""
+    (replica,) = router_of(database).replicas
+    async with asyncio.timeout(10):
+        while replica.unhealthy_reason == "not probed yet":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return replica.unhealthy_reason
+
+
+async def read(database: Database) -> int | None:
+    async with database.read() as session:
+        return await session.scalar(select(text("1")))
+
+
+@pytest.fixture
+async def routed(settings: Settings) -> AsyncIterator[Database]:
+    async with open_database(with_replica(settings)) as database:
+        yield database
+
+
+async def test_without_replicas_a_write_takes_no_position(database: Database) -> None:
+    current_watermark.set(None)
+    async with database.write() as session:
+        await session.execute(text("SELECT 1"))
+
+    assert isinstance(database.router, PrimaryOnly)
+    assert current_watermark.get() is None
+    assert await read(database) == 1
+
+
+async def test_replica_that_is_a_primary_is_not_read_from(
+    routed: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router, "export", lambda *_: None)  # which clears the counts
+    assert await probed(routed)
+
+    assert await read(routed) == 1
+    assert router_of(routed).fallbacks["none ready"] == 1
+
+
+async def test_replica_that_cannot_be_reached_spoils_no_read(
+    settings: Settings,
+) -> None:
+    async with open_database(with_replica(settings, **UNREACHABLE)) as database:
+        assert await probed(database) == "unreachable"
+
+        assert await read(database) == 1
+
+
+async def test_start_does_not_wait_for_a_silent_replica(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Far above the time of a read.
+    monkeypatch.setattr(replica, "PROBE_TIMEOUT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host, port = silent.getsockname()
+        there = with_replica(settings, host=host, port=port)
+        async with open_database(there) as database:
+            assert await read(database) == 1
+            (one,) = router_of(database).replicas
+            assert one.unhealthy_reason == "not probed yet"
+            assert await probed(database) == "unreachable"
+
+
+def with_routes(app: FastAPI) -> FastAPI:
+    @app.post("/probe")
+    async def write(session: Write) -> None:
+        await session.execute(text("SELECT 1"))
+
+    @app.post("/nested")
+    async def write_in_parts(session: Write) -> None:
+        async with session.begin_nested():
+            await session.execute(text("SELECT 1"))
+
+    @app.get("/probe")
+    async def probe(session: Read) -> int | None:
+        return await session.scalar(select(text("1")))
+
+    @app.get("/watermark")
+    async def watermark() -> Position:
+        found = current_watermark.get()
+        return found.position if found else {}
+
+    return app
+
+
+async def test_write_is_answered_with_its_position(
+    settings: Settings, serve: Any
+) -> None:
+    async with serve(with_routes(main.create_app(with_replica(settings)))) as client:
+        written = await client.post("/probe")
+        client.cookies.clear()
+        unread = await client.get("/probe")
+        in_parts = await client.post("/nested")
+
+    position = decode_token(written.headers[HEADER])
+    assert position
+    # The end of a savepoint is no commit.
+    assert decode_token(in_parts.headers[HEADER]).keys() == position.keys()
+    cookie = written.headers["set-cookie"]
+    assert cookie.startswith(f"{COOKIE}={written.headers[HEADER]}; Max-Age=60; ")
+    assert "Secure" not in cookie  # the request came by http
+    assert HEADER not in unread.headers
+
+
+@pytest.mark.parametrize(
+    ("header", "cookie", "position"),
+    [
+        ("a:7", "", {"a": 7}),
+        ("", "a:9", {"a": 9}),
+        ("a:7", "a:9_b:1", {"a": 9, "b": 1}),
+        ("a:9", "a:7", {"a": 9}),
+    ],
+)
+async def test_watermark_of_a_request_is_that_of_header_and_cookie(
+    app: FastAPI, serve: Any, header: str, cookie: str, position: Position
+) -> None:
+    async with serve(with_routes(app)) as client:
+        headers = {HEADER: header, "Cookie": f"{COOKIE}={cookie}"}
+        answer = await client.get("/watermark", headers=headers)
+
+    assert answer.json() == position
+
+
+async def test_request_does_not_have_the_watermark_of_another(
+    app: FastAPI, serve: Any
+) -> None:
+    async with serve(with_routes(app)) as client:
+        await client.get("/watermark", headers={HEADER: "a:7"})
+
+        assert (await client.get("/watermark")).json() == {}
+
+
+async def test_made_up_token_is_ignored(app: FastAPI, serve: Any) -> None:
+    async with serve(with_routes(app)) as client:
+        for token in GARBAGE[:-1]:
+            headers = {HEADER: token, "Cookie": f"{COOKIE}={token}"}
+            assert (await client.get("/probe", headers=headers)).json() == 1
+
+
+@pytest.mark.parametrize("token", GARBAGE)
+def test_garbage_is_no_position(token: str) -> None:
+    assert decode_token(token) == {}
+
+
+@pytest.mark.parametrize(
+    "position", [{"": 50331976}, {"0": 100, "1": 5}, {"primary": 1}], ids=str
+)
+def test_position_survives_the_way_to_the_client(position: dict[str, int]) -> None:
+    assert decode_token(encode_token(position)) == position
+    assert has_reached(position, position)
+    assert not has_reached({}, position)
+
+
+HOSTS = f"{SCHEMES[0]}://user@localhost:1,127.0.0.1:2/name"
+
+
+def test_first_of_several_hosts_is_tried_first(settings: Settings) -> None:
+    several = settings.load(database_url=HOSTS).server
+
+    assert [each.name for each in (several, *several.others)] == [
+        "localhost:1",
+        "127.0.0.1:2",
+    ]
+    assert settings.server.others == ()
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"database_url": HOSTS.replace(":2", ":x")}, "is no host: write name:port"),
+        ({"database_url": HOSTS.replace("127", "10")}, "names this machine and others"),
+        (
+            {"database_replica_urls": "http://user:secret@replica/name"},
+            "DATABASE_REPLICA_URLS asks for http, but this service uses",
+        ),
+    ],
+)
+def test_wrong_servers_are_refused_in_one_sentence(
+    variables: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises((ValidationError, SystemExit), match=sentence) as error:
+        Settings(**({"database_url": HOSTS} | variables))
+
+    assert "secret" not in str(error.value)

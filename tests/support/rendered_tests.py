@@ -1,0 +1,46 @@
+"""The tests of a rendered service, with those of tests/rendered beside them.
+
+What is rendered proves the service; tests/rendered proves the template's machinery, and
+is copied into a service named shop for as long as it runs there.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.support.rendering import ROOT
+from tests.support.service import Service
+
+RENDERED = ROOT / "tests" / "rendered"
+# The module that a test needs, for those whose subject is not in each rendering.
+SUBJECTS = {
+    "test_budget.py": "db/doctor/checks.py",
+    "test_metrics.py": "db/engine/metrics.py",
+    "test_pool.py": "db/engine/pool.py",
+    "test_replicas.py": "db/replicas",
+    "test_worker.py": "worker",
+}
+
+
+@contextmanager
+def all_tests(shop: Service) -> Iterator[str]:
+    """A folder of the service with its own tests and ours, for the time being."""
+    source = shop.folder / "src" / "shop"
+    with TemporaryDirectory(prefix="tests-", dir=shop.folder) as folder:
+        shutil.copytree(shop.folder / "tests", folder, dirs_exist_ok=True)
+        for path in RENDERED.glob("test_*.py"):
+            if (source / SUBJECTS.get(path.name, "")).exists():
+                shutil.copy2(path, folder)
+        yield Path(folder).name
+
+
+def run_tests(
+    shop: Service, *names: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run them in the service, or only those named: `test_pool.py::test_...`."""
+    with all_tests(shop) as folder:
+        files = [f"{folder}/{name}" for name in names] or [folder]
+        return shop.command("python", "-m", "pytest", "-q", *files, **variables)
