@@ -4,8 +4,10 @@ import fcntl
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +24,19 @@ from tests.support.service import Service, copy
 
 # By a name and what fills the folder.
 Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The time of each folder, over all workers of xdist."""
+    seconds: dict[str, float] = defaultdict(float)
+    for report in chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            folder = report.nodeid.partition("::")[0].rpartition("/")[0]
+            seconds[folder] += report.duration
+    if len(seconds) > 1:
+        terminalreporter.section("seconds by folder")
+        for folder, total in sorted(seconds.items(), key=lambda each: -each[1]):
+            terminalreporter.line(f"{total:8.0f}  {folder}")
 
 
 @pytest.fixture(scope="session", autouse=True)

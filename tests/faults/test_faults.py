@@ -24,12 +24,12 @@ OWN = "402 about:blank"
 # "Server has gone away", or "lost connection during query".
 MYSQL_LOST = "20(06|13)"
 
-# Far enough apart to tell one from the next.
+# Far enough apart to distinguish one from the next.
 LIMITS = {
     "DATABASE_LOCK_TIMEOUT_SECONDS": "2",
     "DATABASE_STATEMENT_TIMEOUT_SECONDS": "3",
     "DATABASE_CLIENT_TIMEOUT_SECONDS": "4",
-    # A look at the server would be one connection more.
+    # The check would be one connection more.
     "DATABASE_BUDGET_CHECK": "off",
 }
 # What the program writes in parameters and passwords.
@@ -61,16 +61,14 @@ ROWS = {
         [TIMEOUT, TIMEOUT], "statement timeout", "max_statement_time"
     ),
     # Once: a read that was cut is not repeated.
-    "statement timer": Row(
-        ["200", UNAVAILABLE, 1], "No answer in 4.0 s", "No answer in 4.0 s"
-    ),
+    "statement timer": Row(["200", UNAVAILABLE, 1], *["no answer within 4.0 s"] * 2),
     "lock timeout": Row([BUSY], "lock timeout", "1205", "database is locked"),
     "deadlock": Row(["200", BUSY], "deadlock detected", "1213"),
     "serialization": Row(["200", BUSY], "could not serialize", "1020"),
     "read only": Row(
         ["200", UNAVAILABLE], "read-only transaction", "1792", "readonly database"
     ),
-    "pool full": Row([BUSY, "200"], *["QueuePool limit of size 1"] * 3),
+    "pool full": Row([BUSY, "200"], *["no connection within 3 s: 1 in use"] * 3),
     "refused connect": Row([UNAVAILABLE] * 2, "refused", "2003"),
     "silent connect": Row([UNAVAILABLE] * 2, *["no answer in 2.0 s"] * 2),
     "unknown host": Row([UNAVAILABLE] * 2, r"Errno -\d", "2003"),
@@ -82,21 +80,21 @@ ROWS = {
     "killed a moment ago": Row(
         ["200", "200", UNAVAILABLE, "200"], "closed|terminating", MYSQL_LOST
     ),
-    # Asked before its use, so that nobody notices.
+    # Pinged before its use, and replaced.
     "killed while idle": Row(["200", "200"], "", ""),
     "killed every time": Row([UNAVAILABLE, 2], "closed|terminating", MYSQL_LOST),
     "killed between two queries": Row([200, True], "", ""),
     "killed within a statement": Row([UNAVAILABLE], "terminating", MYSQL_LOST),
     "killed before COMMIT": Row([UNKNOWN, False], "closed|terminating", MYSQL_LOST),
-    # True: it was committed, although nobody said so.
+    # True: it was committed, although the answer was lost.
     "lost after COMMIT": Row([UNKNOWN, True], "closed", MYSQL_LOST),
-    "silent COMMIT": Row([UNKNOWN], *["No answer in 4.0 s"] * 2),
+    "silent COMMIT": Row([UNKNOWN], *["no answer within 4.0 s"] * 2),
     "own error": Row([OWN, OWN], *["ROLLBACK failed"] * 2),
     "changed table": Row(
         ["200", "200", UNAVAILABLE, "200"], "cached (statement )?plan"
     ),
 }
-# libpq tells no SQLSTATE when it cannot connect.
+# libpq has no SQLSTATE when it cannot connect.
 WITHOUT_CODE = {"too many connections": ["200", UNAVAILABLE]}
 
 
@@ -144,53 +142,58 @@ class Protection(NamedTuple):
 
 # What all drivers share is taken out of one of PostgreSQL's and one of MySQL's.
 PROTECTIONS = (
-    Protection("unique", "db/dialect.py", "1062", "1", ("asyncmy",)),
-    Protection("deadlock", "db/dialect.py", '"40": "busy"', '"4": ""', ("psycopg",)),
+    Protection("unique", "db/engine/dialect.py", "1062", "1", ("asyncmy",)),
+    Protection(
+        "deadlock", "db/engine/dialect.py", '"40": "busy"', '"4": ""', ("psycopg",)
+    ),
     Protection(
         "pool full",
-        "db/faults.py",
+        "db/errors.py",
         "isinstance(error, PoolTimeoutError)",
         "False",
         ("aiosqlite",),
     ),
     Protection(
         "refused connect",
-        "db/watch.py",
+        "db/engine/validation.py",
         "except OSError as error",
         "except KeyError as error",
         ("asyncpg",),
     ),
     Protection(
         "killed a moment ago",
-        "db/session.py",
-        "return lost and",
-        "return False and",
+        "db/routing.py",
+        "if lost and",
+        "if False and",
     ),
     Protection(
-        "killed while idle", "db/watch.py", "connection.run_async(self._ping)", "pass"
+        "killed while idle",
+        "db/engine/validation.py",
+        "self._watchdog.within(connection, seconds, connection.run_async, self._ping)",
+        "pass",
     ),
     Protection(
         "killed before COMMIT",
-        "db/session.py",
+        "db/database.py",
         "        if error.connection_invalidated:",
         "        if False:",
     ),
     Protection(
         "statement timer",
-        "db/session.py",
-        "and seconds < REPEAT_SECONDS",
+        "db/routing.py",
+        "and seconds < RETRY_WITHIN_SECONDS",
         "",
     ),
     Protection(
         "own error",
-        "db/transaction.py",
+        "db/orm.py",
         "except DBAPIError as error:\n        logger",
         "except KeyError as error:\n        logger",
     ),
     Protection(
         "changed table",
-        "db/connect.py",
-        'event.listen(engine.sync_engine, "handle_error", _drop_stale)',
+        "db/engine/driver.py",
+        'event.listen(engine, "handle_error", _drop_stale)',
         "pass",
         ("asyncpg", "psycopg"),
     ),

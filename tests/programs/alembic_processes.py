@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from alembic.config import main
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["alembic.config", "shop.main", "shop.db.migrate"])
+SERVER.set_forkserver_preload(["alembic.config", "shop.main", "shop.db.migrations"])
 
 
 def run(arguments, path):

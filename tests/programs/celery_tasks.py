@@ -1,7 +1,7 @@
 """Tasks for a worker to include.
 
-The program enqueues a number of tasks of a kind, and prints how many of them the broker
-has taken.
+The program publishes a number of tasks of a kind, and prints how many of them the
+broker has taken.
 """
 
 import asyncio
@@ -11,10 +11,11 @@ import signal
 import sys
 import time
 
-from shop.db.dialect import SESSION
-from shop.db.session import Database, open_database
+from shop.db import Database, open_database
+from shop.db.engine.dialect import SESSION_ID_QUERY
+from shop.features import CONFIGURE
 from shop.settings import Settings
-from shop.worker import app, task
+from shop.worker.app import celery, task
 from sqlalchemy import column, literal, select, table, text
 
 DONE = table("done", column("task"), column("pid"), column("session"))
@@ -28,7 +29,7 @@ async def count(database: Database, number: int) -> None:
     async with database.read() as session:
         await session.scalar(select(literal(1)))
     async with database.write() as session:
-        mine = await session.scalar(text(SESSION))
+        mine = await session.scalar(text(SESSION_ID_QUERY))
         row = {"task": number, "pid": os.getpid(), "session": mine}
         await session.execute(DONE.insert().values(row))
 
@@ -49,43 +50,46 @@ async def crash(_: Database, number: int) -> None:
 
 @task()
 async def fail(database: Database, _: int) -> None:
-    """An error that no other try can mend."""
+    """An error that a retry cannot mend."""
     async with database.write() as session:
         await session.execute(text("DO $$ BEGIN RAISE unique_violation; END $$"))
 
 
 @task()
-async def leave(_: Database, __: int) -> None:
+async def exit_process(_: Database, __: int) -> None:
     sys.exit("enough")
 
 
 @task()
 async def block(_: Database, __: int) -> None:
-    """Work of its own, which nothing on the loop can interrupt."""
+    """Without an `await`: nothing on the loop can interrupt it."""
     time.sleep(60)  # noqa: ASYNC251
 
 
 @task()
-async def look(database: Database, number: int) -> None:
+async def find(database: Database, number: int) -> None:
     async with database.read() as session:
         query = select(DONE.c.task).where(DONE.c.task == number)
         found = await session.scalar(query)
     logger.info("found" if found == number else "not found")
 
 
-async def write_and_look(number: int) -> None:
-    async with open_database(Settings.load()) as database:
+async def write_and_find(settings: Settings, number: int) -> None:
+    async with open_database(settings) as database:
         for each in range(number):
             async with database.write() as session:
                 await session.execute(DONE.insert().values(task=each))
-            await look.enqueue(each)
+            await find.enqueue(each)
 
 
 async def ask_for(number: int, kind: str) -> None:
-    if kind == "look":
-        await write_and_look(number)
+    settings = Settings.load()
+    for configure in CONFIGURE:
+        configure(settings)
+    if kind == "find":
+        await write_and_find(settings, number)
     elif kind == "unknown":
-        app.send_task("celery_tasks.unknown")
+        celery.send_task("celery_tasks.unknown")
     else:
         ask, taken = globals()[kind].enqueue, 0
         # In parts: each has a few seconds for its way to the broker.

@@ -11,15 +11,14 @@ from pathlib import Path
 from time import monotonic
 
 from alembic_processes import alembics
-from shop.db.connect import DRIVER
-from shop.db.dialect import try_migration_lock
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.config.backend import DIALECT
+from shop.db.engine.dialect import try_migration_lock
 from shop.settings import Settings
 from sqlalchemy import column, select, text
 
-SERVERS = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
 AT_ONCE = 16
-WAITING = "Another migration is at work: waiting for it."
+WAITING = "Another migration is running: waiting for it."
 AHEAD = "The schema is ahead of this code, at 9999: nothing to migrate."
 PARCELS = text("SELECT * FROM parcels")
 VERSIONS = select(column("version_num")).select_from(text("alembic_version"))
@@ -163,7 +162,9 @@ async def main():
             migrations.something_to_do_while_locked,
             migrations.schema_ahead,
             migrations.schema_ahead_after_the_wait,
-            migrations.table_in_use if DRIVER in SERVERS else migrations.writer_at_work,
+            migrations.writer_at_work
+            if DIALECT == "sqlite"
+            else migrations.table_in_use,
             migrations.commands,
         ):
             began = monotonic()

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shop.db.session import open_database
+from shop.db import open_database
 from shop.settings import Settings
 
 

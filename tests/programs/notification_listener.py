@@ -1,7 +1,7 @@
 """The payloads that a listener gets, before and after its session ends.
 
-The first NOTIFY comes by way of the pooler. The number of tasks at the end is printed
-too.
+The first NOTIFY goes through the pooler. The output also has the error of one listener
+too many, and the number of tasks at the end.
 """
 
 import asyncio
@@ -9,12 +9,22 @@ import json
 from contextlib import aclosing
 
 import uvloop
-from shop.db.listen import listen
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.pooler.listen import listen
 from shop.settings import Settings
 from sqlalchemy import text
 
 LISTENERS = "FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+
+
+async def rejection(settings):
+    """The error of a listener beyond DATABASE_LISTENERS."""
+    try:
+        async with aclosing(listen(settings, "Others")) as payloads:
+            await anext(payloads)
+    except RuntimeError as error:
+        return str(error)
+    return None
 
 
 async def main():
@@ -22,7 +32,7 @@ async def main():
     heard = []
     async with (
         open_database(settings) as pooled,
-        open_database(settings.direct()) as db,
+        open_database(Settings(database_url=settings.database_direct_url)) as db,
     ):
 
         async def execute(database, query):
@@ -32,6 +42,7 @@ async def main():
         async with asyncio.timeout(20):
             async with aclosing(listen(settings, "Orders")) as payloads:
                 heard.append(await anext(payloads))
+                error = await rejection(settings)
                 await execute(pooled, "SELECT pg_notify('Orders', 'one')")
                 heard.append(await anext(payloads))
                 ended = f"SELECT count(pg_terminate_backend(pid, 5000)) {LISTENERS}"
@@ -41,8 +52,11 @@ async def main():
                 heard.append(await anext(payloads))
             while await execute(db, f"SELECT count(*) {LISTENERS}"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+            # A listener that has ended is not counted.
+            async with aclosing(listen(settings, "Orders")) as payloads:
+                heard.append(await anext(payloads))
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    print(json.dumps({"heard": heard, "tasks": len(tasks)}))
+    print(json.dumps({"heard": heard, "error": error, "tasks": len(tasks)}))
 
 
 uvloop.run(main())

@@ -16,9 +16,10 @@ from time import monotonic
 
 import uvloop
 from server_sessions import PROBES, Server
-from shop.db.engine import ENGINES
-from shop.db.faults import classify
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.config.backend import DIALECT
+from shop.db.engine.create import ENGINES
+from shop.db.errors import classify
 from shop.settings import Settings
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import DBAPIError
@@ -30,8 +31,8 @@ KILLED_AT_ONCE, KILL_SECONDS = 2, 0.5
 CANCELLED, CANCEL_SECONDS = 0.2, 0.03
 # Of the cancelled: they have asked for something that takes a while.
 DOZING, DOZE_SECONDS = 0.2, 0.2
-# For the two sides of an encrypted connection to take leave.
-GOODBYE_SECONDS = 1
+# Both sides of an encrypted connection close it, and a ticker rests for a second.
+CLOSE_SECONDS = 3
 
 
 class MixedLoad:
@@ -124,8 +125,8 @@ class MixedLoad:
         await session.execute(own.values(copy=PROBES.c.copy + 1))
 
     async def kill(self, until):
-        """End sessions; in between, look how many there are."""
-        killed, looks = 0, []
+        """End sessions, and count them in between."""
+        killed, counts = 0, []
         while monotonic() < until:
             sessions = sorted(await self.server.sessions())
             self.random.shuffle(sessions)
@@ -135,10 +136,10 @@ class MixedLoad:
                     killed += 1
             next_kill = min(until, monotonic() + KILL_SECONDS)
             while monotonic() < next_kill:
-                looks.append(len(await self.server.sessions()))
+                counts.append(len(await self.server.sessions()))
                 await asyncio.sleep(0.02)
-        above = sum(look > POOL_SIZE for look in looks) / len(looks)
-        return {"killed": killed, "most sessions": max(looks), "above": above}
+        above = sum(number > POOL_SIZE for number in counts) / len(counts)
+        return {"killed": killed, "most sessions": max(counts), "above": above}
 
     async def compare(self):
         async with self.database.read() as session:
@@ -153,14 +154,14 @@ class MixedLoad:
         self.wrong["not undone"] = len(self.undone & {number for number, *_ in rows})
 
 
-async def hold(database, everybody):
-    async with database.read() as session:
+async def hold(database, all_ready):
+    async with database.write() as session:
         await session.scalar(select(PROBES.c.id).limit(1))
-        await everybody.wait()
+        await all_ready.wait()
 
 
 def timers():
-    """Those of asyncio's own loop; another does not tell."""
+    """Those of asyncio's own loop; uvloop does not list them."""
     scheduled = getattr(asyncio.get_running_loop(), "_scheduled", ())
     return [repr(timer) for timer in scheduled if not timer.cancelled()]
 
@@ -170,23 +171,24 @@ async def main(seconds, seed):
     one = settings.model_copy(update={"database_pool_size": 1})
     five = settings.model_copy(update={"database_pool_size": POOL_SIZE})
     async with open_database(one) as direct:
-        server = Server(direct, settings.sqlalchemy_url.get_backend_name())
+        server = Server(direct, DIALECT)
         await server.create_probes()
         before = set(ENGINES)
         async with open_database(five) as database:
             (engine,) = set(ENGINES) - before
             report = await MixedLoad(database, server, seed).run(seconds)
-            everybody = asyncio.Barrier(POOL_SIZE)
+            all_ready = asyncio.Barrier(POOL_SIZE)
             async with asyncio.timeout(5):
-                holders = (hold(database, everybody) for _ in range(POOL_SIZE))
+                holders = (hold(database, all_ready) for _ in range(POOL_SIZE))
                 await asyncio.gather(*holders)
             pool = engine.sync_engine.pool
             left = {
                 "idle": pool.checkedin(),
                 "in use": pool.checkedout(),
-                "waiting": len(pool._pool._waiting),
+                "free": pool.gate.free,
+                "waiting": pool.gate.waiting,
             }
-    until = monotonic() + GOODBYE_SECONDS
+    until = monotonic() + CLOSE_SECONDS
     while monotonic() < until and timers():  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     left["timers"] = timers()

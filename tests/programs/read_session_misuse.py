@@ -1,6 +1,6 @@
 """Uses of a read session, some of them wrong: for the type checker alone."""
 
-from shop.db.session import ReadSession, WriteSession
+from shop.db import ReadSession, WriteSession
 from shop.models import Order
 from sqlalchemy import select, update
 

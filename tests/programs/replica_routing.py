@@ -10,31 +10,31 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from time import monotonic
 
+import replica_failures
 import replica_reads
-import replica_troubles
 import uvloop
 from replica_servers import PRIMARY, Lab
 from server_sessions import PROBES
-from shop.db import replica as replica_module
-from shop.db import replicas as replicas_module
+from shop.db.replicas import replica as replica_module
+from shop.db.replicas import router as router_module
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
-SCENARIOS = vars(replica_reads) | vars(replica_troubles)
+SCENARIOS = vars(replica_reads) | vars(replica_failures)
 # Short, so that the tests see its end.
 BAN_SECONDS = 1.5
 
 
 async def main(names):
     replica_module.BAN_SECONDS = BAN_SECONDS
-    replicas_module.show = lambda _: None  # which would take over what is counted
+    router_module.export = lambda *_: None  # which would take over what is counted
     found = {}
     with ExitStack() as stack:
         lab = Lab(stack)
         with suppress(DBAPIError):  # another run has made it
             async with lab.engines[PRIMARY].begin() as connection:
                 await connection.execute(CreateTable(PROBES))
-        (last,) = await lab.tell(PRIMARY, "SELECT coalesce(max(id), 0) FROM probes")
+        (last,) = await lab.execute(PRIMARY, "SELECT coalesce(max(id), 0) FROM probes")
         lab.numbers = count(last + 1)
         for name in names:
             began = monotonic()

@@ -1,26 +1,29 @@
 """The primary and the replicas of a service, with a proxy in front of each.
 
-The URLs are without encryption, which a proxy could not look into.
+The URLs are without encryption, which would hide the statements from a proxy.
 """
 
 import asyncio
 import os
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from time import monotonic
 
 from server_sessions import DIALECTS, PROBES
-from shop.db.engine import create_engine
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.config.backend import DIALECT
+from shop.db.engine.create import create_engine
 from shop.settings import Settings
 from sqlalchemy import insert, literal_column, select
 from sqlalchemy.exc import DBAPIError
 
 from tests.support.proxy import Proxy
 
-# From a server that is well, on a machine that has other things to do.
-SOON_SECONDS = 0.8
+# From a healthy server, on a machine that has other things to do; a connect to a silent
+# server takes longer.
+SOON_SECONDS = 3
 # Longer than the limit of a statement.
-LONG_SECONDS = 4
+LONG_SECONDS = 6
 PRIMARY, FIRST = 0, 1  # of the servers
 PORT = {"postgresql": "inet_server_port()", "mysql": "@@port"}
 SESSION = {"postgresql": "pg_backend_pid()", "mysql": "connection_id()"}
@@ -38,10 +41,14 @@ RESUME = {
 ADMINISTRATOR = {"postgresql": "postgres", "mysql": "root"}
 
 
-def is_seen(replica, trouble):
-    if replica.trouble != trouble:
-        replica.look()  # again, if the first was too late
-    return replica.trouble == trouble
+def is_known(replica, reason):
+    if replica.unhealthy_reason != reason:
+        replica.probe()  # again, if the first was too late
+    return replica.unhealthy_reason == reason
+
+
+def replicas_of(database):
+    return getattr(database.router, "replicas", [])
 
 
 class Lab:
@@ -49,42 +56,47 @@ class Lab:
 
     def __init__(self, stack):
         settings = Settings.load()
-        self.dialect = settings.sqlalchemy_url.get_backend_name()
-        self.url = settings.sqlalchemy_url.set(drivername=self.dialect)
-        servers = [settings, *settings.replicas()]
-        self.names = {server.database_port: "replica" for server in servers}
-        self.names[settings.database_port] = "primary"
+        self.dialect = DIALECT
+        self.url = settings.server.url(self.dialect)
+        servers = [settings.server, *settings.replicas]
+        self.names = {server.port: "replica" for server in servers}
+        self.names[settings.server.port] = "primary"
         self.number = len(servers) - 1
-        self.ports = [server.database_port for server in servers]
-        administrator = {"database_user": ADMINISTRATOR[self.dialect]}
+        self.ports = [server.port for server in servers]
         self.engines = [
-            create_engine(server.model_copy(update=administrator), "administrator")
+            create_engine(
+                replace(server, user=ADMINISTRATOR[self.dialect]),
+                settings.limits,
+                pool="administrator",
+            )
             for server in servers
         ]
         self.proxies = [
-            stack.enter_context(Proxy("127.0.0.1", server.database_port))
-            for server in servers
+            stack.enter_context(Proxy("127.0.0.1", server.port)) for server in servers
         ]
 
     @asynccontextmanager
-    async def open(self, *servers, trouble=""):
-        """The database with these for its replicas, when they are seen to be well."""
+    async def open(self, *servers, unhealthy="", failover_port=None):
+        """The database with these for its replicas, when their health is known."""
         for proxy in self.proxies:
             proxy.heal()
         primary, *others = [
             self.url.set(port=self.proxies[server].port).render_as_string()
             for server in (PRIMARY, *servers)
         ]
+        if failover_port:
+            own = f"127.0.0.1:{self.proxies[PRIMARY].port}"
+            primary = primary.replace(own, f"{own},127.0.0.1:{failover_port}")
         os.environ |= {
             "DATABASE_URL": primary,
             "DATABASE_REPLICA_URLS": ",".join(others),
         }
         async with open_database(Settings.load()) as database:
-            for replica in database.replicas:
-                await until(lambda: is_seen(replica, trouble))  # noqa: B023
+            for replica in replicas_of(database):
+                await until(lambda: is_known(replica, unhealthy))  # noqa: B023
             yield database
 
-    async def tell(self, server, statement):
+    async def execute(self, server, statement):
         async with self.engines[server].connect() as connection:
             result = await connection.exec_driver_sql(statement)
             return result.scalars().all() if result.returns_rows else []
@@ -92,16 +104,18 @@ class Lab:
     async def kill(self, server, session):
         sql = DIALECTS[self.dialect]
         with suppress(DBAPIError):  # it has ended by itself
-            await self.tell(server, sql.kill.replace(":id", str(session)))
+            await self.execute(server, sql.kill.replace(":id", str(session)))
         await until_found(lambda: self.has_ended(server, session))
 
     async def has_ended(self, server, *sessions):
-        open_now = await self.tell(server, DIALECTS[self.dialect].others)
+        open_now = await self.execute(server, DIALECTS[self.dialect].others)
         return [True] if not {*sessions} & {*open_now} else []
 
     async def sleeping(self, server):
         sql = DIALECTS[self.dialect]
-        return await self.tell(server, (sql.others + sql.sleeping).replace("%", "%%"))
+        return await self.execute(
+            server, (sql.others + sql.sleeping).replace("%", "%%")
+        )
 
     async def ask(self, session, *, what=PORT):
         return await session.scalar(select(literal_column(what[self.dialect])))
@@ -124,23 +138,32 @@ def left():
     return len(asyncio.all_tasks()) - 2
 
 
-def figures(database):
-    (replica,) = database.replicas
+def counts(database):
+    (replica,) = database.router.replicas
     return {
-        "fallbacks": {**database.replicas.fallbacks},
+        "fallbacks": {**database.router.fallbacks},
         "bans": {**replica.bans},
     }
 
 
+async def probed(replica):
+    """When a probe has ended that began after the call."""
+    if replica._probe:
+        await asyncio.wait({replica._probe})
+    replica.probe()
+    if replica._probe:
+        await asyncio.wait({replica._probe})
+
+
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
-async def until_found(look, number=1):
-    async with asyncio.timeout(10):
-        while len(await look()) < number:  # noqa: ASYNC110
+async def until_found(find, number=1):
+    async with asyncio.timeout(30):
+        while len(await find()) < number:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -1,35 +1,52 @@
-"""The addresses and limits of the replicas in a child of Celery."""
+"""The replicas, limits and broker of a worker whose settings are partly in memory."""
 
+import asyncio
 import json
 import os
 
-from shop.db.fleet import of_worker
+from shop.features import CONFIGURE
 from shop.settings import Settings
+from shop.worker.app import celery
 
 
 class Own(Settings):
     api_key: str
 
 
-settings = of_worker(Own(api_key="x", database_statement_timeout_seconds=4))
-# From here on the environment must not matter.
-for name in list(os.environ):
-    if name.startswith("DATABASE_"):
-        os.environ[name] = "changed"
-print(
-    json.dumps(
-        [
+async def main():
+    in_memory = {
+        "celery_broker_url": "rediss://:hunter2@other/1",
+        "celery_pool_size": 2,
+        "celery_task_timeout_seconds": 7,
+    }
+    own = Own(api_key="x", database_statement_timeout_seconds=4, **in_memory)
+    settings = own.for_worker()
+    # From here on the environment must not matter.
+    for name in list(os.environ):
+        if name.startswith(("DATABASE_", "CELERY_")):
+            os.environ[name] = "changed"
+    for configure in CONFIGURE:
+        configure(settings)
+    found = {
+        "replicas": [
             [
-                replica.database_host,
-                replica.database_port,
-                replica.database_user,
-                replica.database_password.get_secret_value(),
-                replica.database_name,
-                replica.database_sslmode,
-                replica.database_pool_size,
-                replica.database_statement_timeout_seconds,
+                *(replica.host, replica.port, replica.user, await replica.password()),
+                *(replica.database, replica.sslmode),
             ]
-            for replica in settings.replicas()
-        ]
-    )
-)
+            for replica in settings.replicas
+        ],
+        "limits": [
+            settings.limits.pool_size,
+            settings.limits.max_overflow,
+            settings.limits.statement_timeout_seconds,
+        ],
+        "broker": [
+            celery.connection_for_write().as_uri(include_password=True),
+            celery.connection_for_read().as_uri(include_password=True),
+            celery.conf.task_time_limit,
+        ],
+    }
+    print(json.dumps(found))
+
+
+asyncio.run(main())

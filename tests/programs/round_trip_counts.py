@@ -7,7 +7,8 @@ from itertools import count
 
 import uvloop
 from server_sessions import PROBES, Server
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.config.backend import DIALECT
 from shop.settings import Settings
 from sqlalchemy import insert, select
 
@@ -39,7 +40,7 @@ async def write_and_fail(database):
 async def main():
     settings = Settings.load()
     async with open_database(settings) as direct:
-        await Server(direct, settings.sqlalchemy_url.get_backend_name()).create_probes()
+        await Server(direct, DIALECT).create_probes()
     counted = {}
     with Proxy(settings.database_host, settings.database_port) as proxy:
         through = {"database_port": proxy.port, "database_sslmode": "disable"}

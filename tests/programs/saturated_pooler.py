@@ -4,8 +4,8 @@ import sys
 from contextlib import AsyncExitStack
 
 import uvloop
-from shop.db.faults import classify
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.errors import classify
 from shop.settings import Settings
 from sqlalchemy import literal, select
 

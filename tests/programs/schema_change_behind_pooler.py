@@ -13,8 +13,8 @@ import sys
 from collections import Counter
 
 import uvloop
-from shop.db import watch
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.engine import validation
 from shop.settings import Settings
 from sqlalchemy import Integer, column, literal_column, select, table, text
 
@@ -44,7 +44,7 @@ AFTER = ("1577836800", "3", "1099511627776", "windy")
 
 
 def statements(values):
-    """What is asked for, and the right answer."""
+    """Columns to select, and the right answer."""
     for name, value in zip(COLUMNS, values, strict=True):
         yield [name], (value,)
         for number in "123":
@@ -97,7 +97,7 @@ async def work(name):
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
-    watch.IDLE_SECONDS = 0.01  # so that a connection is asked about before most uses
+    validation.IDLE_SECONDS = 0.01  # so that most checkouts ping the connection
     async with open_database(Settings.load()) as database:
         worker = Worker(database, name)
         while line := await reader.readline():
@@ -108,13 +108,13 @@ async def work(name):
 
 async def in_each_session(database, query, sessions):
     """Ask in as many transactions at once as the pooler has sessions for."""
-    everybody = asyncio.Barrier(sessions)
+    all_ready = asyncio.Barrier(sessions)
 
     async def ask():
         async with database.write() as session:
-            await everybody.wait()
+            await all_ready.wait()
             answer = await session.scalar(text(query))
-            await everybody.wait()
+            await all_ready.wait()
             return answer
 
     return sum(await asyncio.gather(*(ask() for _ in range(sessions))))
@@ -140,8 +140,9 @@ async def script(database, lines):
 async def main(sessions, units):
     pipe = asyncio.subprocess.PIPE
     settings = Settings.load()
-    # Somebody else, who comes by another way.
-    async with open_database(settings.direct()) as direct:
+    # The owner of the schema, without the pooler.
+    around = Settings(database_url=settings.database_direct_url)
+    async with open_database(around) as direct:
         await script(direct, CREATE)
         workers = [
             await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""The service with a route whose answer holds a connection and never ends."""
+"""The service with a route that keeps a connection checked out and never ends."""
 
 import asyncio
 import os
@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 
 async def hold(database):
-    async with database.read() as session:
-        await session.execute(select(1))
+    async with database.engine.connect() as connection:
+        await connection.execute(select(1))
         yield str(os.getpid())
         await asyncio.Event().wait()
 

@@ -5,14 +5,15 @@ import os
 from contextlib import suppress
 
 from shop import main
-from shop.db.engine import create_engine
+from shop.db.engine.create import create_engine
 from shop.settings import Settings
 
 with suppress(ImportError):  # SQLite has none
-    from shop.db import watch
+    from shop.db.engine import validation
 
-    watch.IDLE_SECONDS = 3600  # else the worker asks it first, and takes another
-engine = create_engine(Settings.load())
+    validation.IDLE_SECONDS = 3600  # else the worker pings, and opens another
+settings = Settings.load()
+engine = create_engine(settings.server, settings.limits)
 
 
 async def query() -> int:

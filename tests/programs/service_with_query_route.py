@@ -1,7 +1,7 @@
 """The service with a route that queries the database, and needs no table."""
 
 from shop import main
-from shop.db.session import Read
+from shop.db import Read
 from sqlalchemy import select
 
 

@@ -13,8 +13,9 @@ from time import monotonic
 import uvloop
 from pydantic import SecretStr
 from server_sessions import PROBES, Server
-from shop.db.faults import classify
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.config.backend import DIALECT
+from shop.db.errors import classify
 from shop.settings import Settings
 from sqlalchemy import insert, select
 
@@ -54,17 +55,21 @@ async def reads(database, number):
     return await results(tasks, since)
 
 
-async def read(database, everybody=None):
+async def read(database):
     async with database.read() as session:
         await session.scalar(select(1))
-        if everybody:
-            await everybody.wait()
 
 
 async def fill(database, size):
     """Use the whole pool at once, and leave it idle."""
+
+    async def use():
+        async with database.engine.connect() as connection:
+            await connection.scalar(select(1))
+            await everybody.wait()
+
     everybody = asyncio.Barrier(size)
-    await asyncio.gather(*(read(database, everybody) for _ in range(size)))
+    await asyncio.gather(*(use() for _ in range(size)))
 
 
 class InFlight:
@@ -145,14 +150,14 @@ async def main(direct_url):
         open_database(settings.model_copy(update={"database_pool_size": IDLE})) as idle,
         open_database(settings.model_copy(update={"database_pool_size": BUSY})) as busy,
     ):
-        server = Server(direct, settings.sqlalchemy_url.get_backend_name())
+        server = Server(direct, DIALECT)
         await server.create_probes()
         await fill(idle, IDLE)
         await fill(busy, BUSY)
         await say("open")
 
         in_flight = InFlight(busy, server)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await in_flight.begin()
         await asyncio.sleep(IDLE_SECONDS)
         await say("ready")

@@ -2,9 +2,8 @@
 
 import asyncio
 
-from shop.db.bulk import export, in_parts
-from shop.db.dialect import DIALECT
-from shop.db.session import open_database
+from shop.db import batches, export, open_database
+from shop.db.config.backend import DIALECT
 from shop.settings import Settings
 from sqlalchemy import func, select
 
@@ -14,7 +13,7 @@ SLEEP = {"mysql": func.sleep, "postgresql": func.pg_sleep}
 async def main():
     async with open_database(Settings.load()) as database, export(database) as rows:
         slow = await rows.stream(select(SLEEP[DIALECT](3)))
-        print(sum([len(part) async for part in in_parts(slow)]))
+        print(sum([len(batch) async for batch in batches(slow)]))
 
 
 asyncio.run(main())

@@ -8,9 +8,9 @@ import asyncio
 import os
 
 import uvloop
-from shop.db.dialect import DIALECT
-from shop.db.faults import classify
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.config.backend import DIALECT
+from shop.db.errors import classify
 from shop.settings import Settings
 from sqlalchemy import make_url, text
 

@@ -9,10 +9,10 @@ import json
 import os
 
 import uvloop
-from shop.db.faults import classify
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.errors import classify
 from shop.settings import Settings
-from shop.worker import _bounded
+from shop.worker.execution import _run_bounded
 from sqlalchemy import make_url, text
 
 from tests.support.proxy import Proxy
@@ -20,7 +20,7 @@ from tests.support.proxy import Proxy
 
 async def kind(work, database):
     try:
-        await _bounded(work, 1, database)
+        await _run_bounded(work, 1, database)
     except Exception as error:
         return classify(error) or repr(error)
     return "done"

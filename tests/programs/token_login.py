@@ -10,8 +10,8 @@ import json
 import sys
 from contextlib import suppress
 
-from shop.db.faults import classify, describe
-from shop.db.session import open_database
+from shop.db import open_database
+from shop.db.errors import classify, safe_message
 from shop.settings import Settings
 
 TICK_SECONDS = 0.01
@@ -28,13 +28,13 @@ async def use(settings):
         async with open_database(settings) as database:
             await asyncio.gather(*(database.ping() for _ in range(3)))
     except Exception as error:
-        return [classify(error), describe(error)]
+        return [classify(error), safe_message(error)]
     return ["connected", ""]
 
 
 async def main():
     settings = Settings.load()
-    if "told" in sys.argv:
+    if "token" in sys.argv:
         print(await settings.password(), flush=True)
     if "warm" in sys.argv:  # the vendor's library takes its time at first
         with suppress(ConnectionError):

@@ -9,9 +9,9 @@ import json
 import sys
 
 import uvloop
-from shop.db.session import open_database
+from shop.db import open_database
 from shop.settings import Settings
-from sqlalchemy import literal_column, select, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 
@@ -25,16 +25,16 @@ async def refusal(connection):
 
 async def main():
     async with open_database(Settings.load()) as database:
-        (replica,) = database.replicas
-        while replica.trouble:
-            replica.look()  # again, if the first was too late
+        (replica,) = database.router.replicas
+        while replica.unhealthy_reason:
+            replica.probe()  # again, if the first was too late
             await asyncio.sleep(0.01)
-        async with database.read() as session, replica.engine.connect() as other:
-            await session.scalar(select(literal_column("1")))
-            await other.exec_driver_sql("SELECT 1")
+        async with replica.engine.connect() as one, replica.engine.connect() as other:
+            for connection in (one, other):
+                await connection.exec_driver_sql("SELECT 1")
             print("ready", flush=True)
             await asyncio.to_thread(sys.stdin.readline)
-            refused = [await refusal(await session.connection()), await refusal(other)]
+            refused = [await refusal(one), await refusal(other)]
         async with replica.engine.connect() as connection:
             refused.append(await refusal(connection))
     print(json.dumps(refused))

@@ -66,7 +66,7 @@ def mysql_session(url: str) -> Iterator[Ask]:
 
 
 def session(url: str) -> AbstractContextManager[Ask]:
-    """A session as an application has it: with TLS, and without a goodbye."""
+    """A session as an application has it: with TLS, and closed abruptly."""
     return (mysql_session if url.startswith("mysql") else postgresql_session)(url)
 
 

@@ -17,7 +17,7 @@ import pymysql
 import pytest
 from sqlalchemy import make_url
 
-from tests.replicas.test_replicas import Figures, until_ready, variables_of
+from tests.replicas.test_replicas import Metrics, until_ready, variables_of
 from tests.support.clusters import (
     Cluster,
     MariaDBReplica,
@@ -34,9 +34,10 @@ pytestmark = pytest.mark.boot
 CLIENTS, PAUSE_SECONDS, BURST, WRITE_SECONDS = 10, 0.2, 20, 0.05
 MAX_LAG_SECONDS, BAN_SECONDS = 1, 2
 SLOW_SECONDS = 1
-# Until a silent replica is found out: 0.25 s to the next look, 1 s for its answer. A
-# connect that had begun by then takes 2 s, and all of it is repeated elsewhere.
-FOUND_OUT_SECONDS, CONNECT_SECONDS, ROOM_SECONDS = 1.25, 2, 1
+# Until a silent replica is found out: 0.25 s to the next probe, 1 s for its answer. A
+# connect that had begun by then takes 2 s, and all is repeated elsewhere. The rest
+# is for a machine that has other things to do; the limit of a statement is 6 s.
+FOUND_OUT_SECONDS, CONNECT_SECONDS, ROOM_SECONDS = 1.25, 2, 2.5
 
 
 class Answer(NamedTuple):
@@ -108,7 +109,7 @@ class Load:
 
 
 class Scene(NamedTuple):
-    """A replica, the database that the service uses there, and who uses it."""
+    """A replica, the database that the service uses there, and its clients."""
 
     cluster: Cluster
     replica: Replica
@@ -279,7 +280,7 @@ EVENTS: dict[str, tuple[Event, set[str]]] = {
 
 
 @pytest.mark.parametrize("driver", NETWORKED)
-def test_trouble_of_a_replica_is_no_trouble_of_a_reader(
+def test_failure_of_a_replica_fails_no_read(
     routed: Callable[[str], Service],
     cluster_of: Callable[[str], Cluster],
     tmp_path: Path,
@@ -291,7 +292,7 @@ def test_trouble_of_a_replica_is_no_trouble_of_a_reader(
     variables = variables_of(cluster, name) | {
         "DATABASE_REPLICA_MAX_LAG_SECONDS": str(MAX_LAG_SECONDS),
         "PYTHONPATH": shop.changed(
-            *(tmp_path / "src", "db/replica.py"),
+            *(tmp_path / "src", "db/replicas/replica.py"),
             *("BAN_SECONDS = 10", f"BAN_SECONDS = {BAN_SECONDS}"),
         ),
     }
@@ -317,10 +318,10 @@ def test_trouble_of_a_replica_is_no_trouble_of_a_reader(
     assert all(each.was_right for each in load.answers if each.status == 200)
 
 
-def look(running: Running) -> Figures:
-    """At figures that change four times a second, and cost as much as ten reads."""
+def scrape(running: Running) -> Metrics:
+    """The metrics change four times a second, and cost as much as ten reads."""
     time.sleep(0.25)
-    return Figures(running.client)
+    return Metrics(running.client)
 
 
 def pool_of(replica: Replica) -> str:
@@ -330,8 +331,8 @@ def pool_of(replica: Replica) -> str:
 def check_idle(running: Running, load: Load) -> None:
     """A pause of all writers is no lag."""
     load.go_on(100)
-    figures = Figures(running.client)
-    lag = [figures[key] for key in figures if "replica_lag_seconds" in key]
+    metrics = Metrics(running.client)
+    lag = [metrics[key] for key in metrics if "replica_lag_seconds" in key]
     assert max(lag) < MAX_LAG_SECONDS / 2
 
 
@@ -339,22 +340,22 @@ def check(
     running: Running, scene: Scene, event: str, happen: Event, reasons: set[str]
 ) -> None:
     pool, load = pool_of(scene.replica), scene.load
-    before, first = Figures(running.client), len(load.answers)
+    before, first = Metrics(running.client), len(load.answers)
     began = time.monotonic()
     with happen(scene):
         if reasons:
             until(lambda: has_banned(running, before, pool, reasons), f"{event}: ban")
-        found = Figures(running.client)
+        found = Metrics(running.client)
         load.go_on()
     healed = time.monotonic()
     scene.replica.catch_up()
     reads = found.sum("database_reads_total", pool)
     until(
-        lambda: look(running).sum("database_reads_total", pool) > reads + 20,
+        lambda: scrape(running).sum("database_reads_total", pool) > reads + 20,
         f"{event}: used again",
     )
     again = time.monotonic() - healed
-    report(event, load.answers[first:], before, Figures(running.client), again)
+    report(event, load.answers[first:], before, Metrics(running.client), again)
     wrong = [each for each in load.answers[first:] if not each.was_right]
     assert not wrong, (event, wrong[:5], errors(running))
     slow = [each for each in load.answers[first:] if each.seconds > SLOW_SECONDS]
@@ -373,12 +374,12 @@ def errors(running: Running) -> list[str]:
     return [line for line in running.log.read_text().splitlines() if "ERROR" in line]
 
 
-def has_banned(running: Running, before: Figures, pool: str, reasons: set[str]) -> bool:
+def has_banned(running: Running, before: Metrics, pool: str, reasons: set[str]) -> bool:
     """Both workers, as they find out for themselves."""
-    now = look(running)
+    now = scrape(running)
     bans = [
-        sum(figures.sum("database_replica_bans_total", pool, r) for r in reasons)
-        for figures in (before, now)
+        sum(metrics.sum("database_replica_bans_total", pool, r) for r in reasons)
+        for metrics in (before, now)
     ]
     return bans[1] - bans[0] >= 2
 
@@ -386,8 +387,8 @@ def has_banned(running: Running, before: Figures, pool: str, reasons: set[str]) 
 def report(
     event: str,
     answers: list[Answer],
-    before: Figures,
-    after: Figures,
+    before: Metrics,
+    after: Metrics,
     again: float,
 ) -> None:
     slow = [each.seconds for each in answers if each.seconds > SLOW_SECONDS]
@@ -408,10 +409,10 @@ def check_all_gone(running: Running, scene: Scene) -> None:
     for replica in scene.cluster.replicas:
         replica.kill()
     scene.load.go_on()
-    before = Figures(running.client)
+    before = Metrics(running.client)
     scene.load.go_on()
     time.sleep(0.3)
-    after = Figures(running.client)
+    after = Metrics(running.client)
     scene.cluster.heal()
     reads = [f.sum("database_reads_total", 'pool="primary"') for f in (before, after)]
     assert reads[1] - reads[0] > 20
@@ -419,17 +420,17 @@ def check_all_gone(running: Running, scene: Scene) -> None:
 
 
 def reads_no_primary(running: Running, load: Load) -> bool:
-    before = look(running).sum("database_reads_total", 'pool="primary"')
+    before = scrape(running).sum("database_reads_total", 'pool="primary"')
     load.go_on()
-    return look(running).sum("database_reads_total", 'pool="primary"') == before
+    return scrape(running).sum("database_reads_total", 'pool="primary"') == before
 
 
 def check_primary_gone(running: Running, scene: Scene) -> None:
-    before, first = Figures(running.client), len(scene.load.answers)
+    before, first = Metrics(running.client), len(scene.load.answers)
     scene.cluster.primary.kill()
     scene.load.go_on(100)
     scene.cluster.heal()
-    answers, after = scene.load.answers[first:], look(running)
+    answers, after = scene.load.answers[first:], scrape(running)
     report("primary killed", answers, before, after, 0)
     # What found no replica ready, on a busy machine, had nowhere to go.
     fallbacks = [f.sum("database_replica_fallbacks_total") for f in (before, after)]

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from sqlalchemy import make_url
 
-from tests.replicas.test_replica_faults import Load, look
+from tests.replicas.test_replica_faults import Load, scrape
 from tests.replicas.test_replicas import until_ready
 from tests.service.test_doctor import doctor
 from tests.support.clusters import CLUSTERS, Cluster, Replica, until
@@ -67,16 +67,16 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
                 "DATABASE_URL": primary,
                 "DATABASE_REPLICA_URLS": through.render_as_string(hide_password=False),
                 "PYTHONPATH": shop.changed(
-                    *(tmp_path / driver, "db/replica.py"),
+                    *(tmp_path / driver, "db/replicas/replica.py"),
                     *("BAN_SECONDS = 10", f"BAN_SECONDS = {BAN_SECONDS}"),
                 ),
             }
             shop.make("migrate", **variables)
             promoted.catch_up()
             writers.append(stack.enter_context(writer_to_be(shop, **variables)))
-        figures = tmp_path / "figures"
-        figures.mkdir()
-        variables["PROMETHEUS_MULTIPROC_DIR"] = str(figures)
+        metrics = tmp_path / "metrics"
+        metrics.mkdir()
+        variables["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
         running = stack.enter_context(shop.running(**variables))
         client = running.client
         orders = [client.post("/orders", json=ORDER).json() for _ in range(3)]
@@ -88,7 +88,7 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
         with Load(str(client.base_url), orders) as load:
             promoted.promote()
             refused = [json.loads(writer.communicate("\n")[0]) for writer in writers]
-            until(lambda: banned_by(figures) == 2, "both workers have seen it")
+            until(lambda: banned_by(metrics) == 2, "both workers have banned it")
             spoil(promoted, driver)
             load.go_on()
             endpoint._server = ("127.0.0.1", make_url(other.url).port or 0)
@@ -103,18 +103,18 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
     assert all(answer.was_right for answer in load.answers)
 
 
-def banned_by(figures: Path) -> int:
+def banned_by(metrics: Path) -> int:
     """How many workers have: one of them may do so twice before another does once."""
-    files = figures.glob("counter_*.db")
+    files = metrics.glob("counter_*.db")
     return sum(b'"reason": "primary"' in file.read_bytes() for file in files)
 
 
 def reads(running: Running) -> float:
-    return look(running).sum("database_reads_total", 'pool="localhost')
+    return scrape(running).sum("database_reads_total", 'pool="localhost')
 
 
 def spoil(server: Replica, database: str) -> None:
-    """Write there what nobody shall see."""
+    """Write there what no read may return."""
     url = make_url(server.url).set(database=database).render_as_string()
     replace(server, url=url).execute("UPDATE orders SET customer = 'wrong'")
 
@@ -155,17 +155,17 @@ def test_behind_a_pooler_nothing_is_set_in_a_session_of_a_replica(
     assert row["default_transaction_read_only"] == "off"
 
 
-@pytest.mark.parametrize("tells", [True, False])
-def test_reader_of_aurora_that_does_not_tell_its_lag_is_not_read_from(
+@pytest.mark.parametrize("reports", [True, False])
+def test_reader_of_aurora_that_does_not_report_its_lag_is_not_read_from(
     rendered: Callable[[Answers], Service],
     cluster_of: Callable[[str], Cluster],
-    tells: bool,  # noqa: FBT001
+    reports: bool,  # noqa: FBT001
 ) -> None:
     """The functions of Aurora, on a cluster that is none: NULL is not "no lag"."""
     shop = rendered({"driver": "asyncpg", "cloud": "aws_aurora", "with_replicas": True})
-    cluster, name = cluster_of("postgresql"), f"aurora_{tells}".lower()
+    cluster, name = cluster_of("postgresql"), f"aurora_{reports}".lower()
     primary, replicas = cluster.database(name)
-    lag = "0.0::float8" if tells else "NULL::float8"
+    lag = "0.0::float8" if reports else "NULL::float8"
     url = make_url(cluster.primary.url).set(database=name)
     node = replace(cluster.primary, url=url.render_as_string(hide_password=False))
     node.execute(
@@ -183,14 +183,14 @@ def test_reader_of_aurora_that_does_not_tell_its_lag_is_not_read_from(
 
     def has_been_seen() -> bool:
         running.client.get("/orders")
-        banned = look(running).sum("database_replica_bans_total", 'reason="lag"') > 0
-        return banned if not tells else reads(running) > 0
+        banned = scrape(running).sum("database_replica_bans_total", 'reason="lag"') > 0
+        return banned if not reports else reads(running) > 0
 
     with shop.running(**variables) as running:
         until(has_been_seen, "the reader is known")
         went = reads(running)
 
-    assert (went > 0) is tells
+    assert (went > 0) is reports
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "aiomysql"])
@@ -218,10 +218,10 @@ def test_doctor_names_role_and_lag_of_each_replica(
     assert level == "ok"
     for url in urls:
         here = f"localhost:{make_url(url).port}"
-        assert re.search(rf"{here} is a replica, 0\.\d\d s behind", text)
+        assert re.search(rf"{here} is a replica, lag [01]\.\d\d s", text)
     name = f"localhost:{port}"
     assert behind["replicas"][0] == "warn"
-    assert f"{name} is more than 1 s behind" in behind["replicas"][1]
+    assert f"{name} lags more than 1 s" in behind["replicas"][1]
     assert gone["replicas"][0] == "warn"
     assert gone["replicas"][1].startswith(f"{name}: ")
     assert wrong["replicas"][0] == "warn"

@@ -15,12 +15,17 @@ from tests.support.service import Service
 
 pytestmark = pytest.mark.boot
 
+# The longest that they may be, so that a busy machine has time: the limits of a connect
+# and of a checkout are above what a silent replica may cost.
 VARIABLES = {
     "PYTHONPATH": str(ROOT),
     "DATABASE_POOL_SIZE": "4",
     "DATABASE_MAX_OVERFLOW": "0",
+    "DATABASE_CONNECT_TIMEOUT_SECONDS": "3.5",
+    "DATABASE_ACQUIRE_TIMEOUT_SECONDS": "4.5",
     "DATABASE_LOCK_TIMEOUT_SECONDS": "1.1",
-    "DATABASE_STATEMENT_TIMEOUT_SECONDS": "2",
+    "DATABASE_STATEMENT_TIMEOUT_SECONDS": "4",
+    "DATABASE_CLIENT_TIMEOUT_SECONDS": "4.5",
     "DATABASE_REPLICA_MAX_LAG_SECONDS": "1",
 }
 
@@ -31,10 +36,11 @@ def found(fallbacks: dict[str, int], bans: dict[str, int], **more: Any) -> Any:
 
 REPLICA, PRIMARY = "replica", "primary"
 RIGHT: dict[str, Any] = {
-    "session_stays_on_one_server": {"torn": 0, "not read": 0},
+    "session_stays_on_one_server": {"torn": 0},
     "killed_session_moves_to_the_primary": found(
-        {"failed": 1}, {}, went=[REPLICA, PRIMARY, PRIMARY, REPLICA], sessions=2
+        {"failed": 1}, {}, went=[REPLICA, PRIMARY, PRIMARY], sessions=1
     ),
+    "failover_is_logged": ["primary is second now, was first"],
     "name_that_leads_to_a_standby_is_asked_once_a_second": {
         "asked again": True,
         "hasty": False,
@@ -42,30 +48,28 @@ RIGHT: dict[str, Any] = {
     },
     "statement_that_takes_too_long_is_not_repeated": found({}, {}, outcome="timeout"),
     "replica_is_not_written_to": {"refused": "25006"},
-    "silent_replica_holds_nobody_up": found(
+    "silent_replica_delays_no_read": found(
         {"failed": 7, "none ready": 1},
         {"unreachable": 1},
         **{
-            "in doubt": PRIMARY,
+            "suspect": PRIMARY,
             "in flight": {PRIMARY: 4},
-            "in line": {PRIMARY: 3},
+            "queued": {PRIMARY: 3},
             "while banned": {PRIMARY: 5},
         },
     ),
-    "lost_line_is_no_trouble": found({}, {}, went=REPLICA),
-    "nobody_waits_for_a_replica_that_is_far_behind": {"went": PRIMARY, "late": False},
+    "lost_probe_is_repeated": found({}, {}, healthy=True),
+    "no_read_waits_for_a_replica_that_is_far_behind": {"went": PRIMARY, "late": False},
     "reader_that_leaves_while_it_waits_leaves_nothing": {"went": REPLICA, "tasks": 0},
-    "handler_that_takes_its_time_is_not_sent_to_a_replica_in_trouble": found(
-        {"banned": 1}, {"unreachable": 1}, went=PRIMARY, late=False
+    "session_leaves_a_replica_that_was_banned": found(
+        {"banned": 1}, {"unreachable": 1}, went=[REPLICA, PRIMARY], late=False
     ),
-    "connection_that_hangs_as_it_begins_holds_nobody_up": found(
+    "connection_that_hangs_as_it_begins_delays_no_read": found(
         {"failed": 1}, {"refused": 1}, went=PRIMARY
     ),
-    "line_that_hangs_as_it_begins_is_opened_again": {"unreachable": 1},
-    "commit_without_a_position_is_no_lag": found(
-        {"behind": 1}, {}, went=[PRIMARY, REPLICA]
-    ),
-    "ban_outlasts_a_look_that_had_begun": {"went": PRIMARY, "bans": 1},
+    "probe_that_hangs_as_it_connects_is_repeated": {"unreachable": 1},
+    "commit_without_a_position_is_no_lag": found({"behind": 1}, {}, went=PRIMARY),
+    "ban_outlasts_a_probe_that_had_begun": {"went": PRIMARY, "bans": 1},
     "position_stays_with_its_task": [[PRIMARY, True], [REPLICA, False]],
     "nothing_is_left": {"tasks": 0, "late": False},
     "uses_take_so_many_round_trips": {
@@ -134,99 +138,133 @@ class Protection(NamedTuple):
     drivers: tuple[str, ...] = ("asyncpg",)
 
 
-SILENCE = "silent_replica_holds_nobody_up"
+SILENCE = "silent_replica_delays_no_read"
 PROTECTIONS = {
-    "no statement for a replica that is slow to say how it is": Protection(
+    "no statement for a replica whose probe is slow": Protection(
         SILENCE,
-        "db/replica.py",
-        "return self._look is not None and now - self._asked_at > DOUBT_SECONDS",
-        "return False",
+        "db/replicas/replica.py",
+        "self.ready_until = min(self.ready_until, now + SUSPECT_AFTER_SECONDS)",
+        "pass",
     ),
     "end of what a silent replica does": Protection(
         SILENCE,
-        "db/replica_engines.py",
-        "cut(fileno, connection.driver_connection)",
-        "pass",
+        "db/engine/pool.py",
+        "                shut_down(connection.driver_connection)",
+        "                pass",
         drivers=("psycopg", "aiomysql"),
     ),
-    "end of the line in front of it": Protection(
-        SILENCE, "db/replica_engines.py", "give_up(waiter)", "pass"
+    "end of the queue in front of it": Protection(
+        SILENCE, "db/engine/pool.py", "self.gate.reject_all()", "pass"
+    ),
+    "second try of a read that was rejected": Protection(
+        SILENCE,
+        "db/replicas/replica.py",
+        "return monotonic() >= self.ready_until",
+        "return False",
     ),
     "ban": Protection(
-        "ban_outlasts_a_look_that_had_begun",
-        "db/replica.py",
+        "ban_outlasts_a_probe_that_had_begun",
+        "db/replicas/replica.py",
         "self._banned_until = now + BAN_SECONDS",
         "pass",
     ),
     "ban that lasts": Protection(
-        "ban_outlasts_a_look_that_had_begun",
-        "db/replica.py",
-        "elif not self.is_banned(now):",
+        "ban_outlasts_a_probe_that_had_begun",
+        "db/replicas/replica.py",
+        "elif now >= self._banned_until:",
         "else:",
     ),
     "one count for a session that moves": Protection(
         "killed_session_moves_to_the_primary",
-        "db/replicas.py",
+        "db/replicas/router.py",
         "self.reads[replica.name] -= 1",
         "pass",
     ),
     "a second between two samples": Protection(
         "name_that_leads_to_a_standby_is_asked_once_a_second",
-        "db/replicas.py",
-        "            self._sampled_at = now\n",
+        "db/replicas/router.py",
+        "            self._sampled_at = monotonic()\n",
         "",
     ),
     "a retired pool that stays": Protection(
         "name_that_leads_to_a_standby_is_asked_once_a_second",
-        "db/replicas.py",
+        "db/replicas/router.py",
         'retire(engine, "the address of the primary leads to a standby")',
         "await engine.dispose()",
     ),
-    "repetition on the primary": Protection(
+    "retry on the primary": Protection(
         "killed_session_moves_to_the_primary",
-        "db/session.py",
-        'self._move("failed")\n        return True',
-        "return False",
+        "db/replicas/router.py",
+        'self._move(target, "failed") if target.report_error(error) else None',
+        "None",
     ),
-    "last look before the first statement": Protection(
-        "handler_that_takes_its_time_is_not_sent_to_a_replica_in_trouble",
-        "db/session.py",
-        'self._move("banned")',
-        "pass",
+    "primary for the rest of the session": Protection(
+        "killed_session_moves_to_the_primary",
+        "db/orm.py",
+        "        self._target = target\n",
+        "",
+    ),
+    "one server for all statements of a session": Protection(
+        "session_stays_on_one_server",
+        "db/replicas/router.py",
+        "if current:\n            return current",
+        "if False:\n            return current",
+    ),
+    "no statement for a replica that was banned": Protection(
+        "session_leaves_a_replica_that_was_banned",
+        "db/replicas/router.py",
+        "if isinstance(current, Replica) and current.unhealthy_reason:",
+        "if False:",
+    ),
+    "log of a failover": Protection(
+        "failover_is_logged",
+        "db/replicas/failover.py",
+        "if is_failover:",
+        "if False:",
+        drivers=("asyncpg", "psycopg"),
+    ),
+    "connections of a failover": Protection(
+        "failover_is_logged",
+        "db/features.py",
+        "[connect_to_primary, watch_primary]",
+        "[connect_to_primary]",
     ),
     "session that only reads": Protection(
         "replica_is_not_written_to",
-        "db/replica_engines.py",
-        "ask(connection, statement)",
+        "db/replicas/open.py",
+        "fetch_one(connection, statement)",
         "pass",
         drivers=("asyncpg", "aiomysql"),
     ),
     "limit for the first statement of a connection": Protection(
-        "connection_that_hangs_as_it_begins_holds_nobody_up",
-        "db/engine.py",
-        "loop.call_later(seconds, cut",
-        "loop.call_later(3600, cut",
+        "connection_that_hangs_as_it_begins_delays_no_read",
+        "db/replicas/failover.py",
+        "loop.call_later(seconds, shut_down",
+        "loop.call_later(3600, shut_down",
     ),
-    "second look": Protection(
-        "lost_line_is_no_trouble",
-        "db/replica.py",
-        "if not error.connection_invalidated or not self._is_in_time():",
+    "second query of a probe": Protection(
+        "lost_probe_is_repeated",
+        "db/replicas/replica.py",
+        "if late or not error.connection_invalidated:",
         "if True:",
     ),
     "no wait that is hopeless": Protection(
-        "nobody_waits_for_a_replica_that_is_far_behind",
-        "db/replica.py",
+        "no_read_waits_for_a_replica_that_is_far_behind",
+        "db/replicas/replica.py",
         "self.lag_seconds > WAIT_SECONDS",
         "False",
     ),
     "position of a commit": Protection(
-        "position_stays_with_its_task", "db/session.py", "seen.add(position)", "pass"
+        "position_stays_with_its_task",
+        "db/replicas/router.py",
+        "watermark.add_written(position)",
+        "pass",
     ),
-    "no goal that nobody can reach": Protection(
+    "no goal that no replica can reach": Protection(
         "commit_without_a_position_is_no_lag",
-        "db/session.py",
-        "seen.add(position)",
-        "seen.add(position)\n        self.replicas.expect(position)",
+        "db/replicas/router.py",
+        "watermark.add_written(position)",
+        "watermark.add_written(position)\n        self._primary_at(position)",
     ),
 }
 CASES = [

@@ -21,7 +21,7 @@ from tests.support.service import PROGRAMS, Service, conversation, wait_until
 
 pytestmark = pytest.mark.boot
 
-# Status and worker, or what is said instead.
+# Status, and the worker or the error.
 Found = set[tuple[int, str]]
 
 DRIVERS = servers.DRIVERS
@@ -45,15 +45,15 @@ def test_own_tests_pass(service: Callable[[str], Service], driver: str) -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_names_of_all_dependencies_are_refused_for_a_project(
+def test_names_of_all_dependencies_are_rejected_for_a_project(
     service: Callable[[str], Service], driver: str
 ) -> None:
     lock = tomllib.loads((service(driver).folder / "uv.lock").read_text())
     tables = yaml.safe_load((ROOT / "hooks" / "reserved_names.yml").read_text())
-    refused = tables["reserved_names"]["default"]["a dependency of the service"]
+    rejected = tables["reserved_names"]["default"]["a dependency of the service"]
     needed = {package["name"].replace("-", "_") for package in lock["package"]}
 
-    assert needed - {"shop"} <= {*refused}
+    assert needed - {"shop"} <= {*rejected}
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -77,11 +77,11 @@ def test_service_answers_and_stops_cleanly(
         open_sessions = sessions()
         code = running.stop()
 
-    # On every driver the same, to the letter.
+    # The same on every driver.
     assert answers == json.loads(CONVERSATION.read_text())
     assert code == 0
     log = running.log.read_text()
-    assert "canary" not in log, "what customers send does not belong there"
+    assert "canary" not in log, "data of customers do not belong there"
     for line in log.splitlines():
         assert json.loads(line)["levelname"] in ("INFO", "WARNING"), line
     if "DATABASE_URL" in variables:
@@ -98,7 +98,7 @@ def budget(shop: Service) -> int:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_preloaded_master_that_used_the_database_spoils_no_worker(
+def test_preloaded_master_that_used_the_database_breaks_no_worker(
     service: Callable[[str], Service],
     database: Callable[[str], dict[str, str]],
     driver: str,
@@ -111,20 +111,20 @@ def test_preloaded_master_that_used_the_database_spoils_no_worker(
     assert {status for status, _ in found} == {200}
 
 
-def test_without_the_hook_a_preloaded_master_does_spoil_them(
+def test_without_the_hook_a_preloaded_master_breaks_workers(
     service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
 ) -> None:
     shop = service("asyncpg")
-    hook = "    forget_connections()\n"
+    hook = "    drop_inherited_connections()\n"
     text = (shop.folder / "gunicorn.conf.py").read_text()
     assert hook in text
     config = shop.folder / "without_hook.py"
     config.write_text(text.replace(hook, "    pass\n"))
 
-    def spoiled(found: Found) -> bool:
+    def broken(found: Found) -> bool:
         return {status for status, _ in found} != {200}
 
-    preloaded(shop, database("asyncpg"), f"--config={config}", until=spoiled)
+    preloaded(shop, database("asyncpg"), f"--config={config}", until=broken)
 
 
 def preloaded(
@@ -196,7 +196,7 @@ def test_new_migration_is_dated_and_well_formed(
     rendered: Callable[[Answers], Service],
     database: Callable[[str], dict[str, str]],
 ) -> None:
-    # One of its own, since its files change.
+    # Rendered for this test alone, since its files change.
     shop = rendered({"driver": "aiosqlite", "description": "A service that grows"})
     variables = database("aiosqlite")
     versions = shop.folder / "migrations" / "versions"

@@ -1,4 +1,4 @@
-"""Connections of a rendered service: encrypted, kept alive, and true when lost."""
+"""Connections of a rendered service: encryption, keep-alive, errors of a login."""
 
 import re
 import socket
@@ -21,11 +21,12 @@ pytestmark = pytest.mark.boot
 UNPOOLED = """
 import asyncio
 from sqlalchemy import text
-from shop.db.engine import create_unpooled_engine
+from shop.db.engine.create import create_unpooled_engine
 from shop.settings import Settings
 
 async def main():
-    engine = create_unpooled_engine(Settings.load())
+    settings = Settings.load()
+    engine = create_unpooled_engine(settings.server, settings.limits)
     async with engine.connect() as connection:
         await connection.execute(text("SELECT :name FROM nowhere"), {"name": "hunter2"})
 
@@ -33,7 +34,7 @@ asyncio.run(main())
 """
 
 DRIVERS = [name for name in servers.DRIVERS if name != "aiosqlite"]
-# What is said of a user that the server does not know.
+# The message of each driver about an unknown user.
 REFUSALS = {
     "asyncpg": r'role \\"nobody\\" does not exist',
     "psycopg": r'.*role \\"nobody\\" does not exist',
@@ -56,7 +57,7 @@ NOT_OFFERED = {
 def test_readiness_does_not_wait_for_a_silent_database(
     service: Callable[[str], Service], driver: str
 ) -> None:
-    """The server accepts and says nothing; readiness answers within a connect's 2 s."""
+    """The server accepts and never answers; readiness does within a connect's 2 s."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         dialect = servers.DRIVERS[driver]["dialect"]
         url = f"{dialect}://u@127.0.0.1:{silent.getsockname()[1]}/shop"
@@ -68,7 +69,7 @@ def test_readiness_does_not_wait_for_a_silent_database(
 
 
 @pytest.mark.parametrize(("driver", "reason"), REFUSALS.items())
-def test_wrong_login_is_told_in_the_log_without_the_password(
+def test_wrong_login_is_logged_without_the_password(
     service: Callable[[str], Service],
     server_of: Callable[[str], Server],
     driver: str,
@@ -89,7 +90,7 @@ def test_wrong_login_is_told_in_the_log_without_the_password(
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_idle_connections_are_kept_alive(
+def test_idle_connections_have_keep_alive(
     service: Callable[[str], Service],
     database: Callable[[str], dict[str, str]],
     driver: str,
@@ -115,20 +116,20 @@ def test_misuse_of_a_read_session_does_not_type_check(
 
 @contextmanager
 def plain(dialect: str) -> Iterator[str]:
-    """A server that knows no TLS."""
+    """A server without TLS."""
     started, binaries = servers.launchers[dialect].started, servers.binaries(dialect)
     with TemporaryDirectory() as folder, started(binaries, Path(folder)) as url:
         yield url
 
 
 def ping(shop: Service, url: str) -> str:
-    """Connect as the service does: "connected", or what is printed instead."""
+    """Connect as the service does: "connected", or the error."""
     done = shop.program("database_ping", DATABASE_URL=url)
     return done.stderr if done.returncode else "connected"
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_encryption_is_what_was_asked_for_or_an_error(
+def test_encryption_is_as_configured_or_an_error(
     service: Callable[[str], Service],
     server_of: Callable[[str], Server],
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""A server whose connections are all taken: the answer is 503 until one is free."""
+"""A server without a free connection: the answer is 503 until a connection is free."""
 
 import asyncio
 import time
@@ -19,10 +19,10 @@ from tests.support.service import PROGRAMS, Service
 
 pytestmark = pytest.mark.boot
 
-# To acquire a connection takes 3 s at most; the rest is the machine's.
+# A checkout takes 3 s at most; the rest is for a busy machine.
 ACQUIRE_SECONDS = 4.0
 FEW = {"postgresql": "max_connections=20", "mysql": "max-connections=20"}
-# Neither has the connections that are kept for an administrator.
+# Without the connections that are reserved for an administrator.
 CLERK = {
     "postgresql": ["CREATE ROLE clerk LOGIN"],
     "mysql": ["CREATE USER clerk", "GRANT ALL ON app.* TO clerk"],
@@ -33,7 +33,7 @@ KINDS = {"postgresql": servers.PostgreSQL, "mysql": servers.MariaDB}
 
 @contextmanager
 def small(dialect: str) -> Iterator[URL]:
-    """A server with few connections, and a user that gets no more than these."""
+    """A server with few connections, and a user without reserved connections."""
     started, binaries = servers.launchers[dialect].started, servers.binaries(dialect)
     with TemporaryDirectory() as folder:
         path = Path(folder)
@@ -46,7 +46,7 @@ def small(dialect: str) -> Iterator[URL]:
 
 @contextmanager
 def all_taken(url: URL) -> Iterator[None]:
-    """Open connections until there are none, and close them in the end."""
+    """Open connections until the server rejects one; close them at the end."""
     with asyncio.Runner() as runner, ExitStack() as opened:
 
         def connect() -> None:
@@ -61,17 +61,17 @@ def all_taken(url: URL) -> Iterator[None]:
                 opened.callback(lambda: runner.run(other.close()))
 
         with pytest.raises(TOO_MANY, match=r"1040|remaining connection slots"):
-            until_refused(connect)
+            until_rejected(connect)
         yield
 
 
-def until_refused(connect: Callable[[], None]) -> Never:
+def until_rejected(connect: Callable[[], None]) -> Never:
     while True:
         connect()
 
 
 def ask(client: httpx.Client) -> tuple[int, bool, bool]:
-    """Status, whether it says when to come back, whether it came in time."""
+    """Status, whether the answer has Retry-After, whether it was in time."""
     began = time.monotonic()
     answer = client.get("/ask")
     took = time.monotonic() - began
@@ -90,7 +90,7 @@ def held(client: httpx.Client) -> Iterator[None]:
 def test_server_without_a_free_connection_is_503_until_it_has_one(
     service: Callable[[str], Service], driver: str
 ) -> None:
-    served, refused = (200, False, True), (503, True, True)
+    served, rejected = (200, False, True), (503, True, True)
     with small(servers.DRIVERS[driver]["dialect"]) as url:
         variables = {
             "DATABASE_URL": url.render_as_string(hide_password=False),
@@ -106,13 +106,13 @@ def test_server_without_a_free_connection_is_503_until_it_has_one(
             client = running.client
             with all_taken(url):
                 warm = [ask(client) for _ in range(20)]
-                with held(client):  # the one connection that there is
+                with held(client):  # the only connection of the pool
                     none_left = [ask(client) for _ in range(3)]
                     alive = client.get("/livez").status_code
             with held(client):
                 recovered = ask(client)
 
     assert warm == [served] * 20
-    assert none_left == [refused] * 3
+    assert none_left == [rejected] * 3
     assert alive == 200
     assert recovered == served

@@ -22,15 +22,15 @@ POSTGRESQL = ("asyncpg", "psycopg")
 WAYS = list(itertools.product(POSTGRESQL, PGBOUNCERS))
 MYSQL = ("aiomysql", "asyncmy")
 HIDDEN = "hunter2"
-LOOKS = "server encryption sessions budget timeouts clock migrations"
+CHECKS = "server encryption sessions budget timeouts clock migrations"
 # As deploy/bootstrap.sql of a service behind a pooler sets them for its role.
 LIMITS = {
     "lock_timeout": "2s",
     "statement_timeout": "5s",
     "idle_in_transaction_session_timeout": "10s",
 }
-# A pooler that takes what it does not pass on.
-DEAF = {"ignore_startup_parameters": ",".join(["options", *LIMITS])}
+# A pooler that accepts parameters of a session, and drops them.
+IGNORING = {"ignore_startup_parameters": ",".join(["options", *LIMITS])}
 SHIFTED = (
     "import runpy, time; real = time.time; time.time = lambda: real() - 60;"
     " runpy.run_module('shop.db.doctor', run_name='__main__')"
@@ -38,18 +38,16 @@ SHIFTED = (
 
 
 class Report(dict[str, tuple[str, str]]):
-    """Level and text by subject, in the order of the lines."""
+    """Level and text of each check, in the order of the lines."""
 
     def __init__(self, code: int, output: str) -> None:
         lines = [line.split(None, 2) for line in output.splitlines()]
-        super().__init__({subject: (level, text) for level, subject, text in lines})
+        super().__init__({check: (level, text) for level, check, text in lines})
         self.code = code
 
     @property
     def wrong(self) -> dict[str, str]:
-        return {
-            subject: found[0] for subject, found in self.items() if found[0] != "ok"
-        }
+        return {check: level for check, (level, _) in self.items() if level != "ok"}
 
 
 def doctor(shop: Service, *command: str, **variables: str) -> Report:
@@ -62,7 +60,7 @@ def doctor(shop: Service, *command: str, **variables: str) -> Report:
 def pooled(
     template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], dict[str, str]]:
-    """What to set so that the service is that behind a pooler in a mode."""
+    """The variables with which the service has the code for a pooler in a mode."""
 
     def make(driver: str, mode: str) -> dict[str, str]:
         folder = tmp_path_factory.mktemp(f"{driver}-{mode}") / "shop"
@@ -87,7 +85,7 @@ def ready(
 
 
 def limit(server: Server, url: str) -> None:
-    """Give the database the limits that a pooler does not pass on."""
+    """Give the database the timeouts that a pooler does not pass on."""
     for name, value in LIMITS.items():
         server.execute(
             f'ALTER DATABASE "{make_url(url).database}" SET {name} = "{value}"'
@@ -105,8 +103,8 @@ def test_right_configuration_has_no_warning(
     report = doctor(shop, **variables)
 
     assert (report.code, report.wrong) == (0, {})
-    looks = "file pragmas migrations" if driver == "aiosqlite" else LOOKS
-    assert sorted(report) == sorted(looks.split())
+    checks = "file pragmas migrations" if driver == "aiosqlite" else CHECKS
+    assert sorted(report) == sorted(checks.split())
     assert shop.make("doctor", **variables).count("\nok ") == len(report)
 
 
@@ -130,8 +128,32 @@ def test_right_pooler_has_no_warning(
         assert ("direct" in report) is (mode == "transaction")
 
 
+@pytest.mark.parametrize("driver", POSTGRESQL)
+def test_listeners_are_a_part_of_the_budget(
+    ready: Callable[[str], tuple[Service, str]],
+    pooler_of: Callable[..., PgBouncer],
+    pooled: Callable[[str, str], dict[str, str]],
+    server: Server,
+    driver: str,
+) -> None:
+    """The server has 300 connections, of which the pooler opens some."""
+    shop, url = ready(driver)
+    limit(server, url)
+    variables = {"DATABASE_DIRECT_URL": url, **pooled(driver, "transaction")}
+    variables["DATABASE_URL"] = pooler_of("1.24").through(url)
+    none = doctor(shop, **variables)
+    few = doctor(shop, DATABASE_LISTENERS="3", **variables)
+    many = doctor(shop, DATABASE_LISTENERS="40", **variables)
+
+    assert "listen()" not in none["budget"][1]
+    assert (few.code, few.wrong) == (0, {})
+    assert ", listen() 24 of " in few["budget"][1]
+    assert (many.code, many.wrong) == (1, {"budget": "fail"})
+    assert ", listen() 320, but max_connections leaves " in many["budget"][1]
+
+
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
-def test_pooler_that_the_service_was_not_made_for_is_named(
+def test_pooler_that_the_answers_do_not_name_is_reported(
     ready: Callable[[str], tuple[Service, str]],
     pooler_of: Callable[..., PgBouncer],
     pooled: Callable[[str, str], dict[str, str]],
@@ -141,26 +163,26 @@ def test_pooler_that_the_service_was_not_made_for_is_named(
     driver, generation = way
     shop, url = ready(driver)
     through = pooler_of(generation).through(url)
-    refused = doctor(shop, DATABASE_URL=through)
-    # Its port for transactions instead of that for sessions.
+    rejected = doctor(shop, DATABASE_URL=through)
+    # The pooler's port for transactions instead of its port for sessions.
     wrong_port = doctor(shop, DATABASE_URL=through, **pooled(driver, "session"))
     with (
         TemporaryDirectory() as folder,
-        pgbouncer(Path(folder), server, generation, **DEAF) as deaf,
+        pgbouncer(Path(folder), server, generation, **IGNORING) as ignoring,
     ):
-        accepted = doctor(shop, DATABASE_URL=deaf.through(url))
+        accepted = doctor(shop, DATABASE_URL=ignoring.through(url))
     made_for_it = pooled(driver, "transaction")
     direct = {"DATABASE_DIRECT_URL": through}
     to_itself = doctor(shop, DATABASE_URL=through, **direct, **made_for_it)
     around = doctor(shop, DATABASE_URL=url, **made_for_it)
 
-    assert [*refused] == ["server"]
-    assert "that is a pooler" in refused["server"][1]
+    assert [*rejected] == ["server"]
+    assert "that is a pooler" in rejected["server"][1]
     for report in wrong_port, accepted:
         level, text = report["sessions"]
         assert (report.code, level) == (1, "fail")
         assert re.match(r"port \d+ is that of a pooler in transaction mode", text)
-    # It has dropped what the service wanted in force.
+    # The pooler has dropped the timeouts of the session.
     assert accepted["timeouts"][0] == "fail"
     assert "SET lock_timeout = '2s'" in accepted["timeouts"][1]
     assert to_itself["direct"][0] == "fail"
@@ -169,7 +191,7 @@ def test_pooler_that_the_service_was_not_made_for_is_named(
 
 
 @pytest.mark.parametrize("driver", [*POSTGRESQL, *MYSQL])
-def test_mistakes_in_the_environment_are_named(
+def test_mistakes_in_the_environment_are_reported(
     service: Callable[[str], Service],
     database: Callable[[str], dict[str, str]],
     driver: str,
@@ -225,7 +247,7 @@ def set_globally(server: Server, name: str, value: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("driver", MYSQL)
-def test_wrong_mariadb_is_named(
+def test_wrong_mariadb_is_reported(
     ready: Callable[[str], tuple[Service, str]],
     server_of: Callable[[str], Server],
     driver: str,
@@ -248,7 +270,7 @@ def test_wrong_mariadb_is_named(
 
 
 @pytest.mark.parametrize("driver", POSTGRESQL)
-def test_wrong_postgresql_is_named(
+def test_wrong_postgresql_is_reported(
     ready: Callable[[str], tuple[Service, str]], server: Server, driver: str
 ) -> None:
     shop, url = ready(driver)
@@ -269,18 +291,18 @@ def test_wrong_postgresql_is_named(
     assert "deadlock_timeout" in blind["timeouts"][1]
 
 
-def told(log: str) -> list[str]:
-    return re.findall(r'"levelname": "(\w+)"[^\n]*"message": "budget: ', log)
+def budget_levels(log: str) -> list[str]:
+    return re.findall(r'"levelname": "(\w+)"[^\n]*"message": "connection budget: ', log)
 
 
-def wait_until_told(running: Running, times: int) -> None:
+def wait_for_budget(running: Running, times: int) -> None:
     deadline = time.monotonic() + 30
-    while len(told(running.log.read_text())) < times:
+    while len(budget_levels(running.log.read_text())) < times:
         assert time.monotonic() < deadline, running.log.read_text()
         time.sleep(0.02)
 
 
-def test_start_tells_whether_the_budget_fits(
+def test_start_logs_whether_the_budget_fits(
     service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
 ) -> None:
     shop, variables = service("asyncpg"), database("asyncpg")
@@ -288,9 +310,9 @@ def test_start_tells_whether_the_budget_fits(
     for size, mode in ("5", ""), ("100", "warn"), ("100", "off"):
         more = {"DATABASE_POOL_SIZE": size, "DATABASE_BUDGET_CHECK": mode}
         with shop.running(**variables, **more) as running:
-            wait_until_told(running, 0 if mode == "off" else 2)
+            wait_for_budget(running, 0 if mode == "off" else 2)
             assert running.stop() == 0
-        logs[size, mode] = told(running.log.read_text())
+        logs[size, mode] = budget_levels(running.log.read_text())
 
     assert logs == {
         ("5", ""): ["INFO"] * 2,
@@ -299,13 +321,17 @@ def test_start_tells_whether_the_budget_fits(
     }
 
 
-def test_start_can_be_refused(
+def test_start_with_a_budget_that_does_not_fit_can_end(
     service: Callable[[str], Service],
     database: Callable[[str], dict[str, str]],
     tmp_path: Path,
 ) -> None:
     shop = service("asyncpg")
-    waits = ("db/remote.py", "START_SECONDS = 1", "START_SECONDS = 20")
+    waits = (
+        "db/doctor/startup_check.py",
+        "START_SECONDS = 1",
+        "START_SECONDS = 20",
+    )
     variables = {
         **database("asyncpg"),
         "PYTHONPATH": shop.changed(tmp_path / "src", *waits),
@@ -317,12 +343,12 @@ def test_start_can_be_refused(
     log = running.log.read_text()
 
     assert code == 3
-    assert {*told(log)} == {"WARNING"}
+    assert {*budget_levels(log)} == {"WARNING"}
     assert "8 processes at the peak of a rollout x 100 = 800, but" in log
     assert "Traceback" not in log
 
 
-def test_role_without_rights_spoils_no_start(
+def test_role_without_rights_prevents_no_start(
     service: Callable[[str], Service],
     database: Callable[[str], dict[str, str]],
     server: Server,
@@ -336,7 +362,7 @@ def test_role_without_rights_spoils_no_start(
     inside.execute("REVOKE SELECT ON pg_catalog.pg_roles FROM PUBLIC")
     stranger = url.set(username="stranger").render_as_string(hide_password=False)
     with shop.running(DATABASE_URL=stranger, DATABASE_BUDGET_CHECK="refuse") as running:
-        wait_until_told(running, 2)
+        wait_for_budget(running, 2)
 
-    assert told(running.log.read_text()) == ["WARNING"] * 2
+    assert budget_levels(running.log.read_text()) == ["WARNING"] * 2
     assert "cannot be checked: permission denied" in running.log.read_text()

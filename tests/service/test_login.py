@@ -1,4 +1,4 @@
-"""Logins by a token, which is asked for once and shown to nobody."""
+"""Logins by a token: fetched once, and in no log and no message."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from tests.support.service import PROGRAMS, Service, conversation
 
 pytestmark = pytest.mark.boot
 
-REFUSED = {
+REJECTED = {
     "postgresql": 'password authentication failed for user "bearer"',
     "mysql": "Access denied for user 'bearer'",
 }
@@ -27,15 +27,15 @@ AWS = {
     "AWS_SECRET_ACCESS_KEY": "hunter2",
     "AWS_REGION": "eu-central-1",
 }
-NOBODY = {
+NO_CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": "/nowhere",
     "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
     "AWS_REGION": "eu-central-1",
 }
 # Where a token comes over HTTP.
-ASKING = [("gcp_cloud_sql", "psycopg"), ("azure", "asyncpg")]
-CACHE = "if not token or token.until < monotonic():"
+HTTP = [("gcp_cloud_sql", "psycopg"), ("azure", "asyncpg")]
+CACHE = "if not token or token.valid_until < monotonic():"
 
 ServiceAt = Callable[[str, str], Service]
 
@@ -48,8 +48,8 @@ def service_at(rendered: Callable[[Answers], Service]) -> ServiceAt:
     return make
 
 
-def let_in(server: Server, password: str) -> None:
-    """Make what is given the password of the bearer, who may do everything."""
+def set_password(server: Server, password: str) -> None:
+    """Set the password of the user `bearer`, a superuser."""
     if make_url(server.url).get_backend_name() == "mysql":
         server.execute(f"CREATE OR REPLACE USER bearer IDENTIFIED BY '{password}'")
         server.execute("GRANT ALL ON *.* TO bearer")
@@ -68,16 +68,16 @@ class Program:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def told(self) -> str:
+    def read_line(self) -> str:
         assert self._process.stdout
         return self._process.stdout.readline().strip()
 
     def use(self) -> tuple[str, str, int]:
-        """What came of it, why, and how often the loop was free meanwhile."""
+        """Outcome, reason, and how often the loop was free meanwhile."""
         assert self._process.stdin
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        outcome, reason, ticks = json.loads(self.told())
+        outcome, reason, ticks = json.loads(self.read_line())
         return outcome, reason, ticks
 
 
@@ -106,7 +106,7 @@ def login(
 
 
 @pytest.mark.parametrize("driver", NETWORKED)
-def test_token_that_is_signed_here_lets_in_until_it_is_refused(
+def test_token_that_is_signed_here_logs_in_until_the_server_rejects_it(
     service_at: ServiceAt,
     server_of: Callable[[str], Server],
     tmp_path: Path,
@@ -114,27 +114,27 @@ def test_token_that_is_signed_here_lets_in_until_it_is_refused(
 ) -> None:
     shop, server = service_at("aws_rds", driver), server_of(driver)
     url = url_of(server, f"login_{driver}")
-    with login(shop, tmp_path, "told", DATABASE_URL=url, **AWS) as program:
-        token = program.told()
-        let_in(server, token)
+    with login(shop, tmp_path, "token", DATABASE_URL=url, **AWS) as program:
+        token = program.read_line()
+        set_password(server, token)
         connected, _, _ = program.use()
-        let_in(server, "another")
-        refused, reason, _ = program.use()
+        set_password(server, "another")
+        rejected, reason, _ = program.use()
 
     host = f"localhost:{make_url(url).port}"
     assert token.startswith(f"{host}/?Action=connect&DBUser=bearer&X-Amz-Algorithm")
     assert connected == "connected"
-    assert refused == "unavailable"
-    assert REFUSED[DRIVERS[driver]["dialect"]] in reason
+    assert rejected == "unavailable"
+    assert REJECTED[DRIVERS[driver]["dialect"]] in reason
     assert token not in reason + (tmp_path / "login.log").read_text()
 
 
-def test_no_credentials_are_an_unavailable_database_and_named(
+def test_missing_credentials_are_an_unavailable_database_with_a_reason(
     service_at: ServiceAt, server_of: Callable[[str], Server], tmp_path: Path
 ) -> None:
     url = url_of(server_of("asyncpg"), "login_nobody")
     shop = service_at("aws_rds", "asyncpg")
-    with login(shop, tmp_path, "warm", DATABASE_URL=url, **NOBODY) as program:
+    with login(shop, tmp_path, "warm", DATABASE_URL=url, **NO_CREDENTIALS) as program:
         outcome, reason, _ = program.use()
 
     assert outcome == "unavailable"
@@ -143,7 +143,7 @@ def test_no_credentials_are_an_unavailable_database_and_named(
     )
 
 
-@pytest.mark.parametrize(("cloud", "driver"), ASKING)
+@pytest.mark.parametrize(("cloud", "driver"), HTTP)
 def test_service_and_its_migrations_log_in_by_a_token_of_the_platform(
     service_at: ServiceAt,
     server_of: Callable[[str], Server],
@@ -151,7 +151,7 @@ def test_service_and_its_migrations_log_in_by_a_token_of_the_platform(
     driver: str,
 ) -> None:
     shop, server = service_at(cloud, driver), server_of(driver)
-    let_in(server, TOKEN)
+    set_password(server, TOKEN)
     with metadata() as platform:
         url = url_of(server, f"login_{cloud}")
         variables = platform.variables | {"DATABASE_URL": url}
@@ -168,7 +168,7 @@ def test_service_and_its_migrations_log_in_by_a_token_of_the_platform(
     assert TOKEN not in output + log
 
 
-@pytest.mark.parametrize("place", ASKING)
+@pytest.mark.parametrize("place", HTTP)
 @pytest.mark.parametrize("is_cached", [True, False])
 def test_connections_share_one_token(
     service_at: ServiceAt,
@@ -178,10 +178,12 @@ def test_connections_share_one_token(
     is_cached: bool,  # noqa: FBT001
 ) -> None:
     shop, server = service_at(*place), server_of(place[1])
-    let_in(server, TOKEN)
+    set_password(server, TOKEN)
     changes = {}
     if not is_cached:
-        source = shop.changed(tmp_path / "src", "db/login.py", CACHE, "if True:")
+        source = shop.changed(
+            tmp_path / "src", "db/config/credentials.py", CACHE, "if True:"
+        )
         changes = {"PYTHONPATH": source}
     with metadata() as platform:
         variables = platform.variables | {"DATABASE_URL": url_of(server, "login_one")}
@@ -193,7 +195,7 @@ def test_connections_share_one_token(
     assert (asked == 1) is is_cached
 
 
-def test_platform_that_is_silent_holds_up_nobody_else(
+def test_silent_platform_does_not_block_the_event_loop(
     service_at: ServiceAt, server_of: Callable[[str], Server], tmp_path: Path
 ) -> None:
     outcome, reason, ticks = on_a_silent_platform(service_at, server_of, tmp_path)
@@ -234,7 +236,7 @@ def on_a_silent_platform(
     ],
     ids=["password", "no encryption"],
 )
-def test_what_would_give_a_token_away_is_refused(
+def test_settings_that_would_show_a_token_are_rejected(
     service_at: ServiceAt, variables: dict[str, str], sentence: str
 ) -> None:
     done = service_at("aws_rds", "asyncpg").program("database_ping", **variables)
@@ -246,22 +248,22 @@ def test_what_would_give_a_token_away_is_refused(
 def test_loopback_without_encryption_needs_no_token(
     service_at: ServiceAt, server_of: Callable[[str], Server], tmp_path: Path
 ) -> None:
-    """So the tests of the service pass where there is no platform."""
+    """The tests of the service pass without a platform."""
     url = server_of("asyncpg").url
     shop = service_at("aws_rds", "asyncpg")
-    with login(shop, tmp_path, DATABASE_URL=url, **NOBODY) as program:
+    with login(shop, tmp_path, DATABASE_URL=url, **NO_CREDENTIALS) as program:
         outcome, _, _ = program.use()
 
     assert outcome == "connected"
 
 
-@pytest.mark.parametrize(("cloud", "driver"), [("aws_rds", "asyncpg"), *ASKING])
-def test_names_of_the_libraries_are_refused_for_a_project(
+@pytest.mark.parametrize(("cloud", "driver"), [("aws_rds", "asyncpg"), *HTTP])
+def test_names_of_the_libraries_are_rejected_for_a_project(
     service_at: ServiceAt, cloud: str, driver: str
 ) -> None:
     lock = tomllib.loads((service_at(cloud, driver).folder / "uv.lock").read_text())
     tables = yaml.safe_load((ROOT / "hooks" / "reserved_names.yml").read_text())
-    refused = tables["reserved_names"]["default"]["a dependency of the service"]
+    rejected = tables["reserved_names"]["default"]["a dependency of the service"]
     needed = {package["name"].replace("-", "_") for package in lock["package"]}
 
-    assert needed - {"shop"} <= {*refused}
+    assert needed - {"shop"} <= {*rejected}

@@ -1,4 +1,4 @@
-"""The figures of a service with two workers, from either of them."""
+"""The metrics of a service with two workers, from either of them."""
 
 import os
 import re
@@ -19,7 +19,7 @@ CREATED = "connections_created_total"
 FOLDERS = ("/dev/shm", gettempdir())
 
 
-def figure(running: Running, name: str) -> float:
+def metric(running: Running, name: str) -> float:
     # Over a connection of its own, which any worker may accept.
     text = httpx.get(f"{running.client.base_url}/metrics").text
     found = re.search(rf'database_pool_{name}{{pool="primary"}} (.+)\n', text)
@@ -31,7 +31,7 @@ def folders(running: Running) -> list[Path]:
     return [path for folder in FOLDERS for path in Path(folder).glob(name)]
 
 
-def test_figures_are_the_sum_of_the_workers_that_live(
+def test_metrics_are_the_sum_of_the_workers_that_live(
     service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
 ) -> None:
     shop = service("aiosqlite")
@@ -57,33 +57,64 @@ def test_figures_are_the_sum_of_the_workers_that_live(
         os.kill(first, signal.SIGSTOP)
         second = hold()
         os.kill(first, signal.SIGCONT)
-        wait_until(lambda: figure(running, "in_use") == 2)
-        created = figure(running, CREATED)
-        wait_until(lambda: figure(running, "size") == 2 * 5)
+        wait_until(lambda: metric(running, "in_use") == 2)
+        created = metric(running, CREATED)
+        wait_until(lambda: metric(running, "size") == 2 * 5)
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: figure(running, "in_use") == 1)
+        wait_until(lambda: metric(running, "in_use") == 1)
 
         assert second != first
         assert created >= 2
-        assert figure(running, CREATED) >= created
+        assert metric(running, CREATED) >= created
         # The successor has a pool of the same size.
-        wait_until(lambda: figure(running, "size") == 2 * 5)
+        wait_until(lambda: metric(running, "size") == 2 * 5)
         (folder,) = folders(running)
         streams.close()
         assert running.stop() == 0
         assert not folder.exists()
 
 
-def test_folder_that_somebody_else_made_is_used_and_stays(
+def test_files_of_metrics_do_not_grow_with_the_workers_that_end(
+    service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
+) -> None:
+    shop = service("aiosqlite")
+    arguments = (
+        f"--pythonpath={PROGRAMS}",
+        "--workers=1",
+        "service_with_held_connection:create_app()",
+    )
+    with shop.running(*arguments, **database("aiosqlite")) as running:
+
+        def worker() -> int:
+            """The process that answers, by its use of the database."""
+            with running.client.stream("GET", "/held", timeout=10) as answer:
+                return int(next(answer.iter_text()))
+
+        first = worker()
+        wait_until(lambda: metric(running, CREATED) == 1)
+        (folder,) = folders(running)
+        files = {path.name for path in folder.iterdir()}
+        for killed in range(1, 4):
+            os.kill(worker(), signal.SIGKILL)
+            wait_until(lambda: running.client.get("/livez").is_success)
+            assert worker() != first
+            # A pool of each worker has opened a connection: the counter goes on.
+            wait_until(lambda: metric(running, CREATED) == killed + 1)  # noqa: B023
+
+        assert {path.name for path in folder.iterdir()} == files
+        assert running.stop() == 0
+
+
+def test_folder_of_the_environment_is_used_and_stays(
     service: Callable[[str], Service],
     database: Callable[[str], dict[str, str]],
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "figures"
+    folder = tmp_path / "metrics"
     folder.mkdir()
     variables = database("aiosqlite") | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
     with service("aiosqlite").running(**variables) as running:
-        assert figure(running, "size") > 0
+        assert metric(running, "size") > 0
         assert folders(running) == []
         assert running.stop() == 0
     assert list(folder.glob("counter_*.db"))

@@ -19,20 +19,20 @@ SLOW = {
     "sqlite": "WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1"
     " FROM counter WHERE n < 5000000) SELECT count(*) FROM counter",
 }
-# What cannot be within a transaction.
+# A statement that must run outside of a transaction.
 ALONE = {
     "postgresql": "CREATE INDEX CONCURRENTLY ix_parcels_note ON parcels (note)",
     "mysql": "CREATE INDEX ix_parcels_note ON parcels (note)",
     "sqlite": "VACUUM",
 }
-# The last line of what fails.
+# The last line of the output when a lock timeout ends a migration.
 LOCKED = {
     "postgresql": "canceling statement due to lock timeout",
     "mysql": "(1205, 'Lock wait timeout exceeded; try restarting transaction')",
 }
 HEAD, BEFORE = ["0005"], ["0004"]
 EXPECTED = {
-    # Each revision by one of them; the slow one again, by the next.
+    # Each revision by one process; the slow revision again, by the next process.
     "at_once": {
         "ends": ["0"],
         "killed": "-9",
@@ -84,8 +84,8 @@ INSERT = 'op.execute("INSERT INTO parcels (id) VALUES (1)")'
 
 
 def revisions(dialect: str) -> dict[int, tuple[list[str], str]]:
-    """The way up and down; whatever 0003 does twice fails."""
-    # To change a table ends a transaction of MySQL's: no such migration is whole.
+    """Upgrade and downgrade of each; 0003 would fail if it ran twice."""
+    # ALTER TABLE ends a transaction of MySQL: such a migration is not atomic.
     change = [] if dialect == "mysql" else [ADD]
     slow = ['print("slow", flush=True)', f"op.execute({SLOW[dialect]!r})"]
     alone = [
@@ -101,7 +101,7 @@ def revisions(dialect: str) -> dict[int, tuple[list[str], str]]:
 
 
 def with_revisions(service: Service, folder: Path, dialect: str) -> Service:
-    """A copy of the service that has more to migrate, on the same environment."""
+    """A copy of the service with more revisions, on the same environment."""
     ignore = shutil.ignore_patterns(".venv", ".*_cache", "*.log")
     shutil.copytree(service.folder, folder, ignore=ignore)
     (folder / ".venv").symlink_to(service.folder / ".venv")

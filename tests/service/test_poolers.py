@@ -28,7 +28,7 @@ pytestmark = pytest.mark.boot
 
 DRIVERS = ("asyncpg", "psycopg")
 NOTHING: dict[str, Any] = {"errors": {}, "wrong": {}}
-# What two processes find, before and after the table has changed, and leave behind.
+# Of two processes, before and after the table has changed, and the state they leave.
 RIGHT = {
     "before": NOTHING,
     "after": NOTHING,
@@ -80,10 +80,10 @@ def way(
     return way
 
 
-def test_pgbouncer_is_what_it_says(
+def test_pgbouncer_has_its_version(
     pooler_of: Callable[..., PgBouncer], generation: str
 ) -> None:
-    """And lets a client in with and without TLS."""
+    """A client connects with and without TLS."""
     pooler = pooler_of(generation)
 
     async def connect(url: str) -> None:
@@ -109,7 +109,7 @@ def test_no_row_is_wrong_not_even_after_an_alter_table(
     driver: str,
     generation: str,
 ) -> None:
-    """2 processes x 50 tasks x 20 units on 5 sessions, which keep nothing."""
+    """2 processes x 50 tasks x 20 units on 5 sessions, which keep no state."""
     variables = way(generation)
     found = run(pooled(driver), "schema_change_behind_pooler", "5", "20", **variables)
 
@@ -117,7 +117,7 @@ def test_no_row_is_wrong_not_even_after_an_alter_table(
 
 
 class Without:
-    """What is found when one line of startup.py is not there."""
+    """The finding without one line of session_init.py."""
 
     def __init__(self, driver: str, generation: str, code: str, found: str) -> None:
         self.driver = driver
@@ -127,14 +127,14 @@ class Without:
 
 
 PROTECTIONS = {
-    # The types that a statement had when it was first prepared, for ever.
+    # The types of a statement stay those of its first preparation.
     "SQLAlchemy's cache": Without(
         "asyncpg",
         "1.18",
         '        "prepared_statement_cache_size": 0,\n',
         "after wrong",
     ),
-    # PgBouncer goes on with a plan that is not valid any more.
+    # PgBouncer keeps a plan that is not valid any more.
     "asyncpg's cache": Without(
         "asyncpg",
         "1.24",
@@ -156,25 +156,26 @@ PROTECTIONS = {
 
 
 @pytest.mark.parametrize("name", PROTECTIONS)
-def test_it_takes_each_line_of_what_is_said_at_the_start(
+def test_each_option_of_a_session_is_needed(
     pooled: Callable[..., Service],
     way: Callable[..., dict[str, str]],
     tmp_path: Path,
     name: str,
 ) -> None:
-    without = PROTECTIONS[name]
-    service = pooled(without.driver)
-    source = service.changed(tmp_path / "src", "db/startup.py", without.code, "")
+    protection = PROTECTIONS[name]
+    service = pooled(protection.driver)
+    file = "db/engine/session_init.py"
+    source = service.changed(tmp_path / "src", file, protection.code, "")
 
     found = run(
         service,
         "schema_change_behind_pooler",
         *("5", "8"),
         PYTHONPATH=source,
-        **way(without.generation),
+        **way(protection.generation),
     )
 
-    part, kind = without.found.split()
+    part, kind = protection.found.split()
     assert found[part][kind], found
 
 
@@ -202,7 +203,7 @@ def test_the_services_own_tests_pass_behind_a_pooler(
     assert "passed" in pooled(driver, mode).make("test", **variables)
 
 
-# asyncpg asks for the types of what is not kept: one more for each statement.
+# asyncpg asks for the types of each statement that is not cached.
 ROUND_TRIPS = {
     "asyncpg": {"read": 2, "write": 4, "write_and_fail": 4, "read after a pause": 3},
     "psycopg": {"read": 1, "write": 3, "write_and_fail": 3, "read after a pause": 2},
@@ -254,12 +255,12 @@ def test_migrations_go_around_the_pooler_while_the_service_uses_it(
         assert running.stop() == 0
 
 
-def test_lock_of_a_migration_through_the_pooler_would_stay(
+def test_lock_of_a_migration_through_the_pooler_would_leak(
     pooled: Callable[..., Service],
     way: Callable[..., dict[str, str]],
     server: Server,
 ) -> None:
-    """In a session of the server, which the pooler keeps: hence the way around."""
+    """The pooler keeps the session: hence the URL of the server itself."""
     variables = way("1.24")
     variables["DATABASE_DIRECT_URL"] = variables["DATABASE_URL"]
     done = pooled("asyncpg").command("alembic", "upgrade", "head", **variables)
@@ -305,10 +306,15 @@ def test_listener_goes_around_the_pooler_and_comes_back(
     way: Callable[..., dict[str, str]],
     driver: str,
 ) -> None:
-    """None says that something may have been missed: at first, and once more."""
-    found = run(pooled(driver), "notification_listener", **way("1.24"))
+    """None comes first, and after the interruption. A second listener is rejected."""
+    variables = way("1.24") | {"DATABASE_LISTENERS": "1"}
+    found = run(pooled(driver), "notification_listener", **variables)
 
-    assert found == {"heard": [None, "one", 1, None, "two"], "tasks": 0}
+    assert found == {
+        "heard": [None, "one", 1, None, "two", None],
+        "error": "DATABASE_LISTENERS=1: set it to the number of listen() in a process.",
+        "tasks": 0,
+    }
 
 
 def test_what_is_rendered_for_the_pooler_works(
@@ -358,20 +364,21 @@ def test_what_is_rendered_for_the_pooler_works(
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_process_that_starts_while_the_pooler_has_nothing_left_says_so(
+def test_process_that_starts_while_the_pooler_is_full_is_unavailable(
     pooled: Callable[..., Service],
     way: Callable[..., dict[str, str]],
     tmp_path: Path,
     driver: str,
 ) -> None:
-    """503 and not 500, although SQLAlchemy's own first look is what fails."""
+    """503 and not 500, although a query of SQLAlchemy's first connect fails."""
     service, variables = pooled(driver), way("1.18")
     done = service.program("saturated_pooler", "5", **variables)
 
     assert done.stdout.split() == ["unavailable", "1"], done.stderr
-    code = "_first_look(dialect.initialize)"
+    code = "except (NotImplementedError, exc.ResourceClosedError, TypeError) as error:"
     source = service.changed(
-        tmp_path / "src", "db/watch.py", code, "dialect.initialize"
+        *(tmp_path / "src", "db/engine/watchdog.py", code),
+        "except ZeroDivisionError as error:",
     )
     without = service.program("saturated_pooler", "5", PYTHONPATH=source, **variables)
     assert without.stdout.split()

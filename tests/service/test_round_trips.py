@@ -11,7 +11,7 @@ from tests.support.service import Service
 pytestmark = pytest.mark.boot
 
 DRIVERS = ("asyncpg", "psycopg", "aiomysql", "asyncmy")
-# BEGIN, the statement, COMMIT or ROLLBACK; a ping before what comes after a pause.
+# BEGIN, the statement, COMMIT or ROLLBACK; a ping after a pause.
 ROUND_TRIPS = {"read": 1, "write": 3, "write_and_fail": 3, "read after a pause": 2}
 
 

@@ -1,4 +1,4 @@
-"""Settings of a rendered service: their values, and the refusal of wrong ones."""
+"""Settings of a rendered service: right values, and the messages about wrong ones."""
 
 import json
 from collections.abc import Callable
@@ -14,17 +14,22 @@ from tests.support.service import Service
 pytestmark = pytest.mark.boot
 
 DRIVERS = servers.DRIVERS
+WITH_TASKS: Answers = {
+    "driver": "asyncpg",
+    "with_replicas": True,
+    "with_celery": True,
+}
 WRONG: dict[str, list[tuple[dict[str, str], str]]] = {
     "asyncpg": [
         ({}, "DATABASE_HOST is missing: set DATABASE_URL, or DATABASE_HOST,"),
         (
             {"DATABASE_URL": "postgresql+psycopg2://u:hunter2@h/d"},
-            "DATABASE_URL asks for postgresql+psycopg2, but this service speaks asyncpg"
+            "DATABASE_URL asks for postgresql+psycopg2, but this service uses asyncpg"
             ": write postgresql+asyncpg:// or postgresql://.",
         ),
         (
             {"DATABASE_URL": "mysql://u:hunter2@h/d"},
-            "DATABASE_URL asks for mysql, but this service speaks asyncpg",
+            "DATABASE_URL asks for mysql, but this service uses asyncpg",
         ),
         ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL: write postgresql://"),
         (
@@ -33,7 +38,7 @@ WRONG: dict[str, list[tuple[dict[str, str], str]]] = {
         ),
         (
             {"DATABASE_URL": "postgresql://u:hunter2@h/d?ssl=on"},
-            "DATABASE_URL has the parameter ssl, which is not understood: remove it"
+            "DATABASE_URL has the unknown parameter ssl: remove it"
             " (sslmode and sslrootcert are known).",
         ),
         (
@@ -120,32 +125,32 @@ WRONG: dict[str, list[tuple[dict[str, str], str]]] = {
     "psycopg": [
         (
             {"DATABASE_URL": "postgresql+asyncpg://u:hunter2@h/d"},
-            "DATABASE_URL asks for postgresql+asyncpg, but this service speaks psycopg",
+            "DATABASE_URL asks for postgresql+asyncpg, but this service uses psycopg",
         ),
         ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL: write postgresql://"),
     ],
     "aiomysql": [
         (
             {"DATABASE_URL": "mysql+pymysql://u:hunter2@h/d"},
-            "DATABASE_URL asks for mysql+pymysql, but this service speaks aiomysql"
+            "DATABASE_URL asks for mysql+pymysql, but this service uses aiomysql"
             ": write mysql+aiomysql:// or mysql://.",
         ),
         (
             {"DATABASE_URL": "mysql://u:hunter2@h/d?ssl_ca=/ca.pem"},
-            "DATABASE_URL has the parameter ssl_ca, which is not understood",
+            "DATABASE_URL has the unknown parameter ssl_ca: remove it",
         ),
     ],
     "asyncmy": [
         (
             {"DATABASE_URL": "postgresql://u:hunter2@h/d"},
-            "DATABASE_URL asks for postgresql, but this service speaks asyncmy",
+            "DATABASE_URL asks for postgresql, but this service uses asyncmy",
         ),
         ({"DATABASE_URL": "hunter2"}, "DATABASE_URL is not a URL: write mysql://"),
     ],
     "aiosqlite": [
         (
             {"DATABASE_URL": "sqlite+pysqlite:///hunter2"},
-            "DATABASE_URL asks for sqlite+pysqlite, but this service speaks aiosqlite",
+            "DATABASE_URL asks for sqlite+pysqlite, but this service uses aiosqlite",
         ),
         (
             {"DATABASE_URL": "sqlite:///:memory:"},
@@ -161,7 +166,7 @@ WRONG: dict[str, list[tuple[dict[str, str], str]]] = {
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_wrong_environment_is_told_in_a_sentence(
+def test_wrong_environment_is_one_sentence(
     service: Callable[[str], Service], driver: str
 ) -> None:
     shop = service(driver)
@@ -170,8 +175,8 @@ def test_wrong_environment_is_told_in_a_sentence(
 
     assert done.returncode == 0, done.stderr
     assert "hunter2" not in done.stdout
-    said = done.stdout.splitlines()
-    for (_, sentence), line in zip(WRONG[driver], said, strict=True):
+    lines = done.stdout.splitlines()
+    for (_, sentence), line in zip(WRONG[driver], lines, strict=True):
         assert line.startswith(sentence)
 
 
@@ -224,32 +229,91 @@ def test_secret_comes_from_a_file(
     assert done.stdout == "hunter2 **********\n", done.stderr
 
 
-def test_other_servers_have_the_limits_that_the_process_was_told(
+def test_settings_in_memory_hold_for_replicas_and_for_the_broker(
     rendered: Callable[[Answers], Service],
 ) -> None:
-    """A child of Celery has a pool of one, to each replica too; and what a service adds
-    to its settings is no matter of a replica.
+    """Replicas have the limits of the worker; the environment is read once, and the
+    fields that a service adds are no settings of a replica.
     """
-    shop = rendered({"driver": "asyncpg", "with_replicas": True, "with_celery": True})
     variables = {
         "DATABASE_URL": "postgresql://u:hunter2@db1/d",
         "DATABASE_REPLICA_URLS": "postgresql://db2,postgresql://v@localhost:6000/e",
+        "DATABASE_MAX_OVERFLOW": "3",
         "CELERY_BROKER_URL": "redis://broker/0",
     }
-    done = shop.program("replica_settings", **variables)
+    done = rendered(WITH_TASKS).program("replica_settings", **variables)
 
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [
-        ["db2", 5432, "u", "hunter2", "d", "verify-full", 1, 4.0],
-        ["localhost", 6000, "v", "hunter2", "e", "disable", 1, 4.0],
-    ]
+    broker = "rediss://:hunter2@other:6379/1"
+    assert json.loads(done.stdout) == {
+        "replicas": [
+            ["db2", 5432, "u", "hunter2", "d", "verify-full"],
+            ["localhost", 6000, "v", "hunter2", "e", "disable"],
+        ],
+        "limits": [2, 0, 4.0],
+        "broker": [broker, broker, 17.0],
+    }
+
+
+WRONG_TASKS = {
+    "missing": ({}, "CELERY_BROKER_URL: Field required."),
+    "broker": (
+        {"CELERY_BROKER_URL": "amqp://u:hunter2@broker/0"},
+        "CELERY_BROKER_URL: write redis://:password@host/0, or rediss:// for TLS;",
+    ),
+    "number": (
+        {"CELERY_BROKER_URL": "redis://:hunter2@broker/0", "CELERY_CONCURRENCY": "0"},
+        "CELERY_CONCURRENCY: Input should be greater than or equal to 1.",
+    ),
+    "certificate": (
+        {
+            "CELERY_BROKER_URL": "redis://:hunter2@broker/0",
+            "CELERY_BROKER_SSLROOTCERT": "pyproject.toml",
+        },
+        "CELERY_BROKER_SSLROOTCERT is of no use without TLS: write rediss:// in",
+    ),
+    "timeout": (
+        {
+            "CELERY_BROKER_URL": "redis://:hunter2@broker/0",
+            "CELERY_TASK_TIMEOUT_SECONDS": "140",
+        },
+        "CELERY_TASK_TIMEOUT_SECONDS + 10 s = 150 s does not fit in"
+        " CELERY_VISIBILITY_TIMEOUT_SECONDS = 150 s: lower the first or raise",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_TASKS)
+def test_wrong_variable_of_tasks_ends_the_start_in_one_line(
+    rendered: Callable[[Answers], Service], wrong: str
+) -> None:
+    changes, sentence = WRONG_TASKS[wrong]
+    variables = {"DATABASE_URL": "postgresql://u@localhost/d", **changes}
+    for command in ("gunicorn", "python -m shop.worker", "python -m shop.worker beat"):
+        done = rendered(WITH_TASKS).command(*command.split(), **variables)
+
+        assert (command, done.returncode) == (command, 1)
+        assert done.stderr.startswith(sentence)
+        assert len(done.stderr.splitlines()) == 1
+        assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_migration_needs_no_variable_of_tasks(
+    rendered: Callable[[Answers], Service],
+    database: Callable[[str], dict[str, str]],
+) -> None:
+    wrong = {"CELERY_BROKER_URL": "nowhere", "CELERY_CONCURRENCY": "0"}
+    variables = database("asyncpg") | wrong
+    done = rendered(WITH_TASKS).command("alembic", "upgrade", "head", **variables)
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_library_that_lacks_an_overridden_name_ends_the_start(
     service: Callable[[str], Service],
 ) -> None:
     program = (
-        "from asyncio import Queue; from shop.db.environment import require;"
+        "from asyncio import Queue; from shop.db.config.environment import require;"
         "require(Queue, 'get', '_format'); require(Queue, 'get', 'gone')"
     )
     done = service("asyncpg").command("python", "-c", program)
@@ -260,7 +324,7 @@ def test_library_that_lacks_an_overridden_name_ends_the_start(
 
 
 @pytest.mark.parametrize("number", ["two", "0", "-1", "1.5"])
-def test_number_of_workers_that_is_none_is_refused_in_one_line(
+def test_wrong_number_of_workers_is_rejected_in_one_line(
     service: Callable[[str], Service], server_of: Callable[[str], Server], number: str
 ) -> None:
     url = server_of("asyncpg").url

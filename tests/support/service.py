@@ -138,7 +138,7 @@ class Service:
         log = self.folder / f"{command}-{free_port()}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                ["python", "-m", f"{self.package}.work", command, *options],
+                ["python", "-m", f"{self.package}.worker", command, *options],
                 cwd=self.folder,
                 env=self._environment(**{"CELERY_METRICS_PORT": "0"} | variables),
                 stdin=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import asyncpg
 from sqlalchemy import make_url
 
+from tests.support.rendered_tests import all_tests
 from tests.support.servers import MariaDB, PostgreSQL, Server
 from tests.support.service import ORDER, Program, Running, Service
 
@@ -26,7 +27,7 @@ WAITING = (
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> float:
-    """Wait for it, and tell how long that took."""
+    """Wait for it; returns the seconds that it took."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, what
@@ -93,10 +94,10 @@ class Shop(NamedTuple):
         return most
 
     def test(self, *names: str) -> subprocess.CompletedProcess[str]:
-        """Run tests of its own, in a folder of their own."""
-        with TemporaryDirectory() as folder:
+        """Run tests of its own, or of tests/rendered, in a folder of their own."""
+        with TemporaryDirectory() as folder, all_tests(self.service) as tests:
             options = ("-q", f"--basetemp={folder}/own")
-            files = (f"tests/{name}" for name in names)
+            files = (f"{tests}/{name}" for name in names)
             variables = self.variables | {"DATABASE_URL": self.server.url}
             command = ("python", "-m", "pytest", *options, *files)
             return self.service.command(*command, **variables)

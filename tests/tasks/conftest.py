@@ -47,8 +47,8 @@ def shop_of(
         source = service.folder / "src"
         if engine == "per_task":
             source = Path(shutil.copytree(source, tmp_path / "per_task"))
-            module = ROOT / "variants" / "process" / "per_task.py"
-            shutil.copy2(module, source / "shop" / "process.py")
+            module = ROOT / "variants" / "runtime" / "per_task.py"
+            shutil.copy2(module, source / "shop" / "worker" / "runtime.py")
         variables = database(driver) | {"CELERY_BROKER_URL": redis.url}
         variables |= {"PYTHONPATH": f"{source}:{PROGRAMS}"}
         return Shop(service, server_of(driver), variables)

@@ -24,33 +24,35 @@ def test_broker_that_is_silent_is_named_as_the_reason(
 ) -> None:
     shop = rendered({"driver": "asyncpg", "with_celery": True})
     program = (
-        "import asyncio, logging; from shop import worker; from shop.jobs import greet;"
-        "worker.PUBLISH_SECONDS = 0.2; logging.basicConfig();"
+        "import asyncio, logging; from shop.main import create_app;"
+        "from shop.tasks import greet; from shop.worker import app;"
+        "create_app(); app.PUBLISH_SECONDS = 0.2; logging.basicConfig();"
         "print(asyncio.run(greet.enqueue('ada')))"
     )
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        done = shop.command(
-            *("python", "-c", program), CELERY_BROKER_URL=f"redis://127.0.0.1:{port}/0"
-        )
+        urls = {
+            "CELERY_BROKER_URL": f"redis://127.0.0.1:{port}/0",
+            "DATABASE_URL": "postgresql://u@127.0.0.1:1/shop",
+        }
+        done = shop.command("python", "-c", program, **urls)
 
     assert done.stdout == "False\n", done.stderr
-    assert "jobs.greet not enqueued: TimeoutError" in done.stderr
+    assert "task tasks.greet not published: TimeoutError" in done.stderr
 
 
-@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("is_reported", [True, False])
 def test_worker_goes_on_after_the_broker_was_away_when_a_task_ended(
     audited: Callable[..., Shop],
     redis: Redis,
     tmp_path: Path,
-    is_told: bool,  # noqa: FBT001
+    is_reported: bool,  # noqa: FBT001
 ) -> None:
     """Else the worker would take the task for one at work, and ask for no other."""
     shop = audited()
-    if not is_told:
-        line = "if not tell.__self__.acknowledged:"
-        file = "acknowledgement.py"
-        source = shop.service.changed(tmp_path / "src", file, line, "if False:")
+    if not is_reported:
+        code, file = "if not ack.__self__.acknowledged:", "worker/consumer.py"
+        source = shop.service.changed(tmp_path / "src", file, code, "if False:")
         shop.variables["PYTHONPATH"] = f"{source}:{PROGRAMS}"
     with (
         shop.service.running(**shop.variables) as running,
@@ -63,7 +65,7 @@ def test_worker_goes_on_after_the_broker_was_away_when_a_task_ended(
         worker.wait_for_log("Couldn't ack")
         redis.start()
         another = promised(running)
-        if is_told:
+        if is_reported:
             until(lambda: another in shop.payments(), "the other one is paid")
         else:
             with pytest.raises(AssertionError, match="the other one is paid"):
@@ -117,7 +119,7 @@ def test_promises_are_kept_whatever_becomes_of_the_broker(
             began, before = time.monotonic(), len(kept)
             while time.monotonic() - began < outage:
                 kept.append(promised(running))
-                running.wait_for_log("not enqueued", times=len(kept))
+                running.wait_for_log("not published", times=len(kept))
             assert running.client.get("/readyz").status_code == 200
             heal()
             seconds = until(are_kept, "all are paid")

@@ -125,7 +125,7 @@ def test_without_a_setting_the_task_is_lost(
     shop = audited()
     package = shop.service.folder / "src" / "shop"
     source = Path(shutil.copytree(package, tmp_path / "src" / "shop"))
-    file = source / "worker_settings.py"
+    file = source / "worker" / "settings.py"
     text, changes = re.subn(rf'("{setting}": )True', r"\1False", file.read_text())
     assert changes
     file.write_text(text)
@@ -138,7 +138,7 @@ def test_without_a_setting_the_task_is_lost(
     assert shop.payments() == {}
 
 
-def figures(port: int) -> str:
+def metrics(port: int) -> str:
     return httpx.get(f"http://127.0.0.1:{port}/metrics").text
 
 
@@ -153,7 +153,7 @@ def test_task_that_ends_its_process_is_given_up(shop_of: Callable[..., Shop]) ->
         for number, times in ((0, 4), (1, 2)):
             worker.wait_for_log(f"crash {number}", times)
         # Those of processes that have gone are forgotten.
-        until(lambda: "in_progress{" not in figures(port), "none is at work")
+        until(lambda: "in_progress{" not in metrics(port), "none is at work")
         assert worker.stop() == 0
 
     assert worker.log.read_text().count("crash ") == 6
@@ -165,13 +165,13 @@ def test_each_entry_of_the_runbook_is_provoked(
     """And the worker goes on."""
     shop = shop_of("asyncpg")
     shop.rows("CREATE TABLE done (task int, pid int, session int)")
-    # Of who asks for a task: it goes along.
+    # Of the program that publishes a task: it goes along.
     shop.variables["CELERY_TASK_TIMEOUT_SECONDS"] = "3"
     with shop.worker("--include=celery_tasks", "--concurrency=1") as worker:
         for kind, words in (
             ("fail", "TaskFailed"),
             ("unknown", "Received unregistered task"),
-            ("leave", "A task must not exit"),
+            ("exit_process", "A task must not exit"),
             ("block", "Hard time limit"),
             ("crash", "WorkerLostError"),
         ):
@@ -202,8 +202,9 @@ def test_stop_waits_for_a_task_no_longer_than_its_bound(
     shop = shop_of("asyncpg", "per_task" if kind == "per_task" else "persistent")
     pool = "solo" if kind == "solo" else "prefork"
     if kind == "without a bound":
-        line = "    signals.worker_shutting_down.connect(_end_in_time)\n"
-        source = shop.service.changed(tmp_path / "unbounded", "work.py", line, "")
+        line = "    signals.worker_shutting_down.connect(end_in_time, weak=False)\n"
+        file = "worker/__main__.py"
+        source = shop.service.changed(tmp_path / "unbounded", file, line, "")
         shop.variables["PYTHONPATH"] = f"{source}:{PROGRAMS}"
     shop.rows("CREATE TABLE done (task int, pid int, session int)")
     options = ("--include=celery_tasks", "--concurrency=1", f"--pool={pool}")

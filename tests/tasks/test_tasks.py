@@ -88,16 +88,17 @@ def test_task_finds_on_a_replica_what_was_written_before_it(
     shop.variables["DATABASE_URL"] = primary
     shop.variables["DATABASE_REPLICA_URLS"] = ",".join(replicas)
     if not carries_position:
-        code = 'SEEN.set(Seen(from_token(header("read_after") or "")))'
-        source = shop.service.changed(tmp_path / "src", "origin.py", code, "pass")
+        code = 'current_watermark.set(ReadWatermark(decode_token(token or "")))'
+        file = "db/replicas/watermark.py"
+        source = shop.service.changed(tmp_path / "src", file, code, "pass")
         shop.variables["PYTHONPATH"] = f"{source}:{PROGRAMS}"
     shop.rows("CREATE TABLE done (task int, pid int, session int)")
     for replica in cluster.replicas:
         replica.catch_up()
         replica.delay(2000)
     with shop.worker("--include=celery_tasks", "--concurrency=1") as worker:
-        assert shop.ask_for(20, "look") == ""
-        worker.wait_for_log("celery_tasks.look done", times=20)
+        assert shop.ask_for(20, "find") == ""
+        worker.wait_for_log("celery_tasks.find done", times=20)
         assert worker.stop() == 0
 
     missed = worker.log.read_text().count('"not found"')
@@ -106,7 +107,7 @@ def test_task_finds_on_a_replica_what_was_written_before_it(
 
 URL = "CELERY_BROKER_URL"
 NOWHERE = {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/shop"}
-WORK = ("python", "-m", "shop.work")
+WORK = ("python", "-m", "shop.worker")
 WRONG = [
     (("gunicorn",), {URL: "amqp://u:secret@h"}, f"{URL}: write redis://:password@h"),
     (WORK, {URL: ""}, f"{URL}: Field required"),
@@ -159,7 +160,9 @@ def test_workers_that_end_at_once_end_gunicorn_without_a_traceback(
     assert text.count(code) == 1
     config = tmp_path / "gunicorn.conf.py"
     config.write_text(text if is_first_alone else text.replace(code, "sys.exit(3)"))
-    variables = {**NOWHERE, URL: "amqp://u:secret@h"}
+    code, instead = "router = APIRouter()", 'raise SystemExit("It cannot start.")'
+    source = shop.changed(tmp_path / "src", "api.py", code, instead)
+    variables = {**NOWHERE, URL: "redis://127.0.0.1:1/0", "PYTHONPATH": source}
     with shop.running(f"--config={config}", ready="", **variables) as running:
         until(lambda: len(children(running.process.pid)) == 2, "both have begun")
         workers = children(running.process.pid)
@@ -173,7 +176,7 @@ def test_workers_that_end_at_once_end_gunicorn_without_a_traceback(
 
 
 def has_ended(pid: int) -> bool:
-    """Tell whether a process has ended whose status is not fetched yet."""
+    """Whether a process has ended whose status is not fetched yet."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
 
 
@@ -200,28 +203,34 @@ class Protection(NamedTuple):
 
 PROTECTIONS = {
     "request id of a task": Protection(
-        "origin.py",
-        'request_id.set(header("request_id"))',
+        "worker/execution.py",
+        "set_value(task.request.get(header))",
         "pass",
         "test_worker.py::test_task_runs_with_the_id_of_the_request",
     ),
-    "another try": Protection(
-        "worker.py",
+    "request id of a message": Protection(
+        "worker/app.py",
+        "headers[header] = value",
+        "pass",
+        "test_worker.py::test_task_runs_with_the_id_of_the_request",
+    ),
+    "retry": Protection(
+        "worker/execution.py",
         "if fault in TRANSIENT:",
         "if False:",
-        "test_worker.py::test_what_may_succeed_is_tried_again",
+        "test_worker.py::test_task_is_repeated_after_a_fault_that_may_pass",
     ),
     "conditional payment": Protection(
         "payments.py",
         ".where(Order.id == order_id, Order.status == OrderStatus.PAYING)",
         ".where(Order.id == order_id)",
-        "test_sweep.py::test_order_that_was_not_promised_is_not_paid",
+        "test_sweep.py::test_new_order_is_not_paid",
     ),
     "sweep of what is not done": Protection(
         "payments.py",
         ".where(Order.status == OrderStatus.PAYING)",
         "",
-        "test_sweep.py::test_what_the_queue_has_lost_comes_back",
+        "test_sweep.py::test_task_that_the_queue_has_lost_is_published_again",
     ),
 }
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from pydantic import SecretStr
 from rows import CANARY, PLAIN, SERVERS, adds, row, serving
-from shop.db.dialect import DIALECT
-from shop.db.session import Read, Write
+from shop.db import Read, Write
+from shop.db.config.backend import DIALECT
 from sqlalchemy import literal, select, text
 
-# Who is asked for a password, and may have one connection.
+# A user with a password, and with one connection at most.
 GUEST = {
     "postgresql": (
         "DROP ROLE IF EXISTS {name}",
@@ -82,7 +82,7 @@ async def open_a_file_that_cannot_be(_):
 
 @row("too many connections", SERVERS)
 async def connect_once_too_often(laboratory):
-    async def hold(session: Read) -> None:
+    async def hold(session: Write) -> None:
         await session.execute(select(literal(CANARY)))
         is_full.set()
         await has_refused.wait()

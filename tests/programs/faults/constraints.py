@@ -1,7 +1,7 @@
-"""Violations of constraints: told at the statement, or at COMMIT."""
+"""Violations of constraints: reported at the statement, or at COMMIT."""
 
 from rows import CANARY, DEFERRING, THINGS, adds, row, serving
-from shop.db.session import Write
+from shop.db import Write
 from sqlalchemy import delete
 
 PARENT, CHILD = f"{CANARY} parent", f"{CANARY} child"

@@ -20,8 +20,8 @@ from rows import (
     serving,
     until,
 )
-from shop.db.connect import DRIVER
-from shop.db.session import Read, Write
+from shop.db import Read, Write
+from shop.db.config.backend import DRIVER
 from sqlalchemy import event, literal, select, text
 from sqlalchemy.util.concurrency import await_
 from waits import long
@@ -69,9 +69,10 @@ async def use_a_connection_that_was_just_in_use(laboratory):
     """The connection is not asked before: a read is repeated, a write says so."""
     answers = []
     async with serving(read, write, **ONE) as client:
+        client.repeat_late_reads()
         for path in ("/read", "/write"):
             await kill_idle(laboratory, client)
-            (entry,) = client.engine.pool._pool._idle
+            (entry,) = client.engine.pool._pool._queue._queue
             entry.info["used_at"] = monotonic()  # however long it took to kill
             answers += [await client.ask(path), await client.ask(path)]
     return answers
@@ -179,20 +180,17 @@ async def lose_each_connection_just_before_the_read(laboratory):
             await_(laboratory.kill(tried[-1]))
 
     async def read(session: Read) -> None:
-        # However long a busy machine takes to kill: the repeat is what counts here.
-        sync = session.sync_session
-        may_repeat = sync.may_repeat
-        sync.may_repeat = lambda error, _: may_repeat(error, 0)
         await session.execute(select(literal(1).label(CANARY)))
 
     async with serving(read) as client:
+        client.repeat_late_reads()
         event.listen(client.engine, "before_cursor_execute", kill)
         return [await client.ask("/read"), len(tried)]
 
 
 @row("killed between two queries", SERVERS)
 async def read_an_order_on_a_connection_that_is_lost(laboratory):
-    """Its lines come by a second query: on another connection, and complete."""
+    """Its lines come by a second query: both are repeated, on another connection."""
     killed = []
 
     def kill(*arguments):
@@ -202,6 +200,7 @@ async def read_an_order_on_a_connection_that_is_lost(laboratory):
             await_(laboratory.kill(killed[0]))
 
     async with serving() as client:
+        client.repeat_late_reads()
         created = (await client.post("/orders", json=ORDER)).json()
         event.listen(client.engine, "after_cursor_execute", kill)
         answer = await client.get(f"/orders/{created['id']}")

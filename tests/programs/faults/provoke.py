@@ -13,8 +13,8 @@ from time import monotonic
 
 import uvloop
 from rows import BODIES, ROWS, SERVERS, current, laboratory
-from shop.db.connect import DRIVER
-from shop.logs import configure_logging
+from shop.db.config.backend import DRIVER
+from shop.web.logs import configure_logging
 
 for module in ("connects", "constraints", "losses", "waits"):
     import_module(module)

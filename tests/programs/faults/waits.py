@@ -14,9 +14,8 @@ from rows import (
     row,
     serving,
 )
-from shop.db.connect import DRIVER
-from shop.db.dialect import DIALECT
-from shop.db.session import Read, Write
+from shop.db import Read, Write
+from shop.db.config.backend import DIALECT, DRIVER
 from sqlalchemy import func, literal, select, text, update
 
 # Beyond every limit.
@@ -116,7 +115,7 @@ async def lock_two_in_both_orders(laboratory):
 
 @row("serialization", SERVERS)
 async def change_what_has_changed(laboratory):
-    """Within a snapshot; the server has to be told to care."""
+    """Within a snapshot; MariaDB must be configured to report it."""
     name = f"{CANARY} changed"
 
     async def prepare(session: Write) -> None:
@@ -150,7 +149,7 @@ async def write_where_nobody_may(_):
 
 @row("pool full")
 async def want_a_connection_of_a_full_pool(_):
-    async def hold(session: Read) -> None:
+    async def hold(session: Write) -> None:
         await session.execute(select(literal(CANARY)))
         has_one.set()
         await is_done.wait()

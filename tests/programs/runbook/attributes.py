@@ -20,7 +20,7 @@ async def read_what_a_rollback_has_expired(database):
 
 @provokes("MissingGreenlet")
 async def read_what_the_query_left_out(database):
-    async with database.read() as session:
+    async with database.write() as session:
         order = (await session.scalars(ORDER.options(load_only(Order.id)))).one()
         assert order.customer
 
@@ -75,8 +75,15 @@ async def load_the_relation(database):
 
 
 @provokes("DetachedInstanceError")
-async def read_too_late_what_the_query_left_out(database):
+async def read_of_a_read_what_the_query_left_out(database):
     async with database.read() as session:
+        order = (await session.scalars(ORDER.options(load_only(Order.id)))).one()
+        assert order.customer
+
+
+@provokes("DetachedInstanceError")
+async def read_too_late_what_the_query_left_out(database):
+    async with database.write() as session:
         order = (await session.scalars(ORDER.options(load_only(Order.id)))).one()
     assert order.customer
 

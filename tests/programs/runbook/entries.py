@@ -10,9 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from shop.db.connect import DRIVER
-from shop.db.dialect import DIALECT
-from shop.db.session import Database, open_database
+from shop.db import Database, open_database
+from shop.db.config.backend import DIALECT, DRIVER
 from shop.models import Order
 from shop.settings import Settings
 from sqlalchemy import func, insert, literal_column, select, text

@@ -5,8 +5,9 @@ import threading
 from contextlib import suppress
 
 from entries import MYSQL, SETTINGS, cures, provokes, read
-from shop.db.engine import create_engine
-from shop.db.session import Database, open_database
+from shop.db import Database, open_database
+from shop.db.engine.create import create_engine
+from shop.db.routing import PrimaryOnly
 from sqlalchemy import func, select
 
 OTHER = "attached to a different loop"
@@ -14,7 +15,8 @@ CLOSED = "Event loop is closed"
 
 
 def left_open():
-    return Database(create_engine(SETTINGS), SETTINGS)
+    engine = create_engine(SETTINGS.server, SETTINGS.limits)
+    return Database(engine, SETTINGS, PrimaryOnly(engine))
 
 
 @provokes(OTHER, on=["asyncpg", *MYSQL])
@@ -63,11 +65,10 @@ class Slow:
         self.may_end.wait(10)
 
     async def select(self, database):
-        async with database.read() as session:
-            connection = await session.connection()
+        async with database.engine.connect() as connection:
             raw = await connection.get_raw_connection()
             await raw.driver_connection.create_function("slow", 0, self)
-            await session.execute(select(func.slow()))
+            await connection.execute(select(func.slow()))
 
     async def start(self, database):
         task = asyncio.create_task(self.select(database))

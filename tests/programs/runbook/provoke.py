@@ -14,10 +14,10 @@ from contextlib import redirect_stderr
 from importlib import import_module
 
 from entries import CURES, PROVOCATIONS, SETTINGS, run
-from shop.db.session import open_database
-from shop.errors import EXCEPTION_HANDLERS
-from shop.logs import configure_logging
+from shop.db import open_database
 from shop.models import Order
+from shop.web.errors import EXCEPTION_HANDLERS
+from shop.web.logs import configure_logging
 from sqlalchemy.exc import DBAPIError
 
 
@@ -53,7 +53,7 @@ async def prepare():
         session.add(Order(customer="ada", idempotency_key="taken"))
 
 
-for module in ("attributes", "loops", "servers", "swallowed", "tasks"):
+for module in ("attributes", "loops", "pool", "servers", "swallowed", "tasks"):
     import_module(module)
 gc.disable()  # what is lost is found when we look for it
 asyncio.run(prepare())

@@ -75,13 +75,6 @@ async def update_by_a_read_session(database):
 
 
 @provokes(REFUSED)
-async def flush_a_read_session(database):
-    async with database.read() as session:
-        session.add(Order(customer="eve"))
-        await session.flush()
-
-
-@provokes(REFUSED)
 async def execute_a_text_by_a_read_session(database):
     async with database.read() as session:
         await session.execute(text("SELECT 1"))

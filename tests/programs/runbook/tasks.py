@@ -4,38 +4,15 @@ import asyncio
 import gc
 from contextlib import suppress
 
-from entries import ORDER, SETTINGS, cures, provokes, read
+from entries import ORDER, cures, provokes, read
 from sqlalchemy.exc import InvalidRequestError
 
-FULL = "QueuePool limit of size"
 SHARED = "This session is provisioning a new connection"
 LOST = "trying to clean up non-checked-in connection"
 # What becomes of two statements at once on one connection.
 BUSY = "another operation is in progress"
 WAITING = "readexactly() called while another coroutine is already waiting"
 UNSYNCED = "Command Out of Sync"
-
-
-@provokes(FULL)
-async def hold_two_sessions_each(database):
-    full = asyncio.Barrier(SETTINGS.database_pool_size)
-
-    async def handler():
-        async with database.read() as session:
-            await session.scalars(ORDER)
-            await full.wait()
-            database.engine.pool._timeout = 0.5
-            await read(database)
-
-    done = await asyncio.gather(
-        *(handler() for _ in range(full.parties)), return_exceptions=True
-    )
-    raise next(filter(None, done))
-
-
-@cures(FULL, SHARED, LOST)
-async def hold_one_session_each(database):
-    await asyncio.gather(*(read(database) for _ in range(50)))
 
 
 @provokes(SHARED)
@@ -54,9 +31,14 @@ async def go_on_without_the_connection_of_a_shared_session(database):
 
 @cures(SHARED, LOST)
 async def await_one_after_the_other(database):
-    async with database.read() as session:
+    async with database.write() as session:
         for _ in range(2):
             await session.scalars(ORDER)
+
+
+@cures(SHARED, LOST)
+async def open_a_session_in_each_task(database):
+    await asyncio.gather(*(read(database) for _ in range(50)))
 
 
 @provokes(BUSY, on=["asyncpg"])
