@@ -153,7 +153,7 @@ def test_facts_cannot_be_forced(template: Path) -> None:
     with Worker(str(template)) as worker:
         facts = worker.template.questions_data.keys() - asked.keys()
 
-    assert {"dialect", "has_server", "budget", "startup_variant"} <= facts
+    assert {"dialect", "has_server", "budget", "session_init_variant"} <= facts
     with questionnaire(template) as answer:
         for fact in facts:
             with pytest.raises(ValueError, match=LOCKED):

@@ -1,5 +1,6 @@
 """Rules for the sources of the template, which no rendering could show."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ ASSIGNMENT = re.compile(r"\{% set [a-z_]+ = [^%]+ %\}")
 # What a sentence says in some renderings only.
 CLAUSE = re.compile(r"\{% if( not)? [a-z_]+ %\}((?!\{%).)+\{% endif %\}")
 SUBSTITUTION = re.compile(r"\{\{ (.*?) \}\}")
+SOURCE = ROOT / "template" / "src" / "{{ package_name }}"
+# What is generated from the answers: the rest of the source has no substitution.
+GENERATED = {"features.py", "db/features.py", "db/budget.py"}
+IMPORT = re.compile(r"from (\.[\w.]*) import (\w+)(?: as (\w+))?")
 NEEDS_TRUST = {"_tasks", "_jinja_extensions", "_migrations", "_external_data"}
 
 
@@ -85,8 +90,21 @@ def test_python_has_no_conditions(path: Path) -> None:
     if INCLUDE.fullmatch(text):
         return
     assert not CONTROL.search(text)
-    if path.name != "budget.py.jinja":
+    assert "{#" not in text
+    if not path.is_relative_to(SOURCE):  # a test imports the package by its name
         assert set(SUBSTITUTION.findall(text)) <= {"package_name"}
+    elif module_of(path) not in GENERATED:
+        assert not SUBSTITUTION.search(text)
+
+
+def test_generated_modules_are_no_others() -> None:
+    found = {module_of(p) for p in SOURCES if p.is_relative_to(SOURCE)}
+
+    assert found >= GENERATED
+
+
+def module_of(path: Path) -> str:
+    return str(path.relative_to(SOURCE)).removesuffix(".jinja")
 
 
 @pytest.mark.parametrize(
@@ -134,3 +152,86 @@ def test_vendors_of_runtimes_have_clouds() -> None:
     vendors = {row["vendor"] for row in table("runtimes").values()}
 
     assert vendors <= {row["vendor"] for row in table("clouds").values()}
+
+
+# Of a row: what it has in either file, without the prefix in front of `imports`.
+KEYS = {
+    "db/features.py": ("db_imports", "db_settings", "hooks", "checks", "router"),
+    "features.py": ("imports", "settings", "middleware", "routers", "carried"),
+}
+
+
+def features() -> list[tuple[str, str, list[str], set[str]]]:
+    """For each file and row: its module, its name, its imports, the names it uses."""
+    found = []
+    for module, (imports, *keys) in KEYS.items():
+        for name, row in table("features").items():
+            used = {
+                each.partition(".")[0]
+                for key in keys
+                for each in (row.get(key, []) if key != "router" else [row.get(key)])
+                if each
+            }
+            if module == "features.py" and name == "with_celery":
+                used.add("configure")  # written where `carried` is
+            found.append((module, name, row.get(imports, []), used))
+    return found
+
+
+def test_features_import_what_is_there() -> None:
+    for module, name, imports, _ in features():
+        for statement in imports:
+            path, imported, _ = parsed_import(statement)
+            for source in sources_of(module, path):
+                assert imported in names_in(source), f"{name}: {statement}, {source}"
+
+
+def test_features_use_what_they_import() -> None:
+    for module, name, imports, used in features():
+        known = {
+            alias or imported for _, imported, alias in map(parsed_import, imports)
+        }
+        always = {"Check", "Hook"}  # annotations
+        assert known - always == used, f"{name} in {module}"
+
+
+def test_features_are_chosen_by_facts() -> None:
+    text = (ROOT / "hooks" / "features.jinja").read_text()
+    chosen = set(
+        re.findall(r'^  "(\w+)": ', text.partition("%}\n{% set rows")[0], re.MULTILINE)
+    )
+
+    assert chosen == table("features").keys()
+    for key in set().union(*table("features").values()):
+        assert f'"{key}"' in text, key
+
+
+def parsed_import(statement: str) -> tuple[str, str, str | None]:
+    found = IMPORT.fullmatch(statement)
+    assert found, statement
+    return found[1], found[2], found[3]
+
+
+def sources_of(module: str, path: str) -> list[Path]:
+    """The file that a relative import in the module names, or all of its variants."""
+    folder = (SOURCE / module).parent
+    place = folder.joinpath(*path.lstrip(".").split("."))
+    if place.is_dir():
+        place = place / "__init__"
+    candidates = [place.with_name(f"{place.name}{end}") for end in (".py", ".py.jinja")]
+    (file,) = [each for each in candidates if each.exists()]
+    included = re.match(r'\{% include "(variants/[a-z_]+)/', file.read_text())
+    return sorted((ROOT / included[1]).glob("*.py")) if included else [file]
+
+
+def names_in(source: Path) -> set[str]:
+    """What a module defines, and the modules beside it if it is a package."""
+    found = {path.name.split(".")[0] for path in source.parent.glob("*.py*")}
+    names = found if source.stem == "__init__" else set()
+    for node in ast.parse(source.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {each.id for each in targets if isinstance(each, ast.Name)}
+    return names

@@ -76,7 +76,7 @@ def test_worker_is_given_the_time_that_it_takes_to_stop(
     assert deployments.keys() == {"shop", "shop-worker", "shop-beat"}
     assert deployments["shop-worker"]["replicas"] == 3
     assert deployments["shop-beat"]["replicas"] == 1
-    settings = (project / "src" / "shop" / "worker_settings.py").read_text()
+    settings = (project / "src" / "shop" / "worker" / "settings.py").read_text()
     (drain,) = re.findall(r"celery_shutdown_seconds: .*default=(\d+)", settings)
     (rollback,) = re.findall(r"^ROLLBACK_SECONDS = (\d+)$", settings, re.MULTILINE)
     pod = deployments["shop-worker"]["template"]["spec"]

@@ -2,11 +2,13 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import copier
 import pytest
 
+from tests.support.rendered_tests import all_tests
 from tests.support.rendering import (
     NEXT,
     ROOT,
@@ -19,10 +21,11 @@ from tests.support.rendering import (
     render,
     snapshot,
 )
-from tests.support.service import Service
+from tests.support.service import ORDER, Service
 
 DRIVERS = ("asyncpg", "aiosqlite")
 AFTER_NEXT = "9999.0.1"
+FIRST = "1.0.0rc1"
 SEAM = "# This service:"
 THINGS = '''"""Things: what this service is really about."""
 
@@ -31,7 +34,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from sqlalchemy import select
 
-from .db.session import Read
+from .db import Read
 from .models import Thing
 
 router = APIRouter(prefix="/things")
@@ -52,7 +55,7 @@ MODELS = '''"""Your tables. Alembic compares the database with what is declared 
 from sqlalchemy import Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from .db.base import Base
+from .db import Base
 
 
 class Thing(Base):
@@ -88,7 +91,7 @@ def downgrade() -> None:
     op.create_table("orders", sa.Column("id", sa.Uuid(), primary_key=True))
     op.create_table("order_lines", sa.Column("order_id", sa.Uuid(), primary_key=True))
 '''
-TEST = '''"""The route, the resource and the dependency of this service at work."""
+TEST = '''"""The route, the resource and the middleware of this service."""
 
 from httpx import AsyncClient
 
@@ -119,7 +122,7 @@ class Team:
 
 MIDDLEWARE = [Middleware(Team, name="things")]
 '''
-JOB = """
+TASK = """
 
 @task()
 async def count_things(database: Database) -> None: ...
@@ -139,7 +142,7 @@ SEAMS = {
 
 
 def work_on(project: Path) -> None:
-    """What a team does in its first weeks: everything new, the example gone."""
+    """The first weeks of a service: all of it new, and the example deleted."""
     (package,) = (project / "src").iterdir()
     delete_example(project)
     (package / "models.py").write_text(MODELS)
@@ -148,9 +151,10 @@ def work_on(project: Path) -> None:
     (project / "tests" / "test_things.py").write_text(TEST)
     replace(
         package / "api.py",
-        ("from . import orders", "from . import things"),
+        ("from . import orders, payments\n", "from . import things\n"),
+        ("router.include_router(orders.router)\n", ""),
         (
-            "router.include_router(orders.router)",
+            "router.include_router(payments.router)",
             "router.include_router(things.router)",
         ),
         (
@@ -161,12 +165,9 @@ def work_on(project: Path) -> None:
         ("MIDDLEWARE: list[Middleware] = []\n", MIDDLEWARE.lstrip("\n")),
         ("    yield {}\n", '    yield {"suffix": settings.suffix}\n'),
     )
-    replace(
-        package / "settings.py",
-        ("    # A body", '    suffix: str = "!"\n    # A body'),
-    )
-    if (jobs := package / "jobs.py").exists():
-        jobs.write_text(jobs.read_text() + JOB)
+    replace(package / "settings.py", ("    pass\n", '    suffix: str = "!"\n'))
+    if (tasks := package / "tasks.py").exists():
+        tasks.write_text(tasks.read_text() + TASK)
     for path, line in SEAMS.items():
         below_the_seam(project / path, line)
 
@@ -398,7 +399,7 @@ def test_tasks_come_and_go(template: Path, tmp_path: Path) -> None:
         {
             path: content
             for path, content in files(folder).items()
-            if not is_users(path) or path.endswith("jobs.py")
+            if not is_users(path) or path.endswith("tasks.py")
         }
         for folder in (project, render(template, tmp_path / "new" / "shop", answers))
     )
@@ -433,6 +434,99 @@ def test_every_release_can_be_updated(
         assert updated == expected
 
 
+# Modules of the first release that are somewhere else now.
+MOVED = (
+    *("errors.py", "health.py", "logs.py", "middleware.py", "db/connect.py"),
+    *("db/engine.py", "db/environment.py", "db/faults.py", "db/migrate.py"),
+    "db/pool.py",
+)
+# What is imported by the names of the first release.
+NOTES = '''"""Notes about orders."""
+
+from fastapi import APIRouter, Request
+from sqlalchemy import func, select
+
+from .db.session import Database, Read
+from .models import Order
+
+router = APIRouter(prefix="/notes")
+
+
+@router.get("")
+async def note(session: Read, request: Request) -> str:
+    database: Database = request.state.database
+    async with database.read() as other:
+        paid = await other.scalar(select(func.count()).where(Order.status == "paid"))
+    orders = await session.scalar(select(func.count()).select_from(Order))
+    return f"{paid} of {orders}{request.state.suffix}"
+'''
+NOTES_TEST = '''"""The route of this service, its setting and its resource."""
+
+from httpx import AsyncClient
+
+
+async def test_note(client: AsyncClient) -> None:
+    assert (await client.get("/notes")).json() == "0 of 0!"
+'''
+
+
+def work_on_first_release(project: Path) -> set[str]:
+    """A route, a setting and a resource; returns the files of the owner."""
+    (package,) = (project / "src").iterdir()
+    (package / "notes.py").write_text(NOTES)
+    (project / "tests" / "test_notes.py").write_text(NOTES_TEST)
+    replace(
+        package / "api.py",
+        ("from . import orders\n", "from . import notes, orders\n"),
+        (
+            "router.include_router(orders.router)\n",
+            "router.include_router(orders.router)\n"
+            "router.include_router(notes.router)\n",
+        ),
+        ("    yield {}\n", '    yield {"suffix": settings.suffix}\n'),
+    )
+    replace(
+        package / "settings.py",
+        ("    # Add yours here", '    suffix: str = "!"\n    # Add yours here'),
+    )
+    own = ("api.py", "models.py", "notes.py", "orders.py", "settings.py")
+    return {
+        *(f"src/{package.name}/{name}" for name in own),
+        *("tests/test_notes.py", "tests/test_orders.py"),
+    }
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_service_of_the_first_release_works_after_the_update(
+    template: Path,
+    tmp_path: Path,
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    project = project_on(template, tmp_path / "shop", driver, FIRST)
+    own = work_on_first_release(project)
+    commit(project, "Our work")
+    before = files(project)
+    assert before.keys() >= own | {f"src/shop/{path}" for path in MOVED}
+
+    update(project)
+
+    assert_merged(project)
+    after = files(project)
+    assert {path: after[path] for path in own} == {path: before[path] for path in own}
+    assert [path for path in MOVED if f"src/shop/{path}" in after] == []
+    shop, variables = Service(project), database(driver)
+    assert "passed" in shop.make("test")
+    shop.make("lint")
+    shop.make("migrate", **variables)
+    with shop.running(**variables, SUFFIX=" orders") as running:
+        assert running.client.post("/orders", json=ORDER).status_code == 201
+        assert running.client.get("/notes").json() == "0 of 1 orders"
+        too_long = running.client.post("/orders", content=b" " * 2_000_000)
+        assert too_long.status_code == 413
+
+
 def test_release_with_a_commit_that_is_lost_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,7 +553,7 @@ def test_service_with_work_of_its_own_passes_its_tests(
 def test_tasks_run_in_a_service_whose_example_is_gone(
     template: Path, tmp_path: Path
 ) -> None:
-    """Its own tests start a worker, which runs the task that needs no table."""
+    """A worker runs the task that needs no table."""
     project = project_on(template, tmp_path / "shop", "asyncpg", NEXT)
     work_on(project)
     commit(project, "Our work")
@@ -467,7 +561,12 @@ def test_tasks_run_in_a_service_whose_example_is_gone(
 
     assert_merged(project)
     shop = Service(project)
-    assert "tests/test_worker.py ..." in shop.make("test")
+    assert "passed" in shop.make("test")
+    on_servers = ("python", "tests/database.py", "python", "tests/broker.py")
+    with all_tests(shop) as tests:
+        pytest_ = ("pytest", "-q", f"{tests}/test_worker.py")
+        done = shop.command("uv", "run", "--quiet", *on_servers, *pytest_)
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
     shop.make("format")
     shop.make("lint")
 
@@ -493,8 +592,9 @@ def test_example_can_be_deleted_as_the_readme_says(
     delete_example(project)
     replace(
         package / "api.py",
-        ("from . import orders\n", ""),
+        ("from . import orders, payments\n", ""),
         ("router.include_router(orders.router)\n", ""),
+        ("router.include_router(payments.router)\n", ""),
     )
     (package / "models.py").write_text(MODELS)
     versions = project / "migrations" / "versions"
