@@ -1,8 +1,10 @@
 """Measures the rendered service beside others, in one run, and prints ratios.
 
-Absolute numbers tell about the machine. Ratios hold on a busy one as well, because all
-take turns in short rounds and the best of each counts. Only of p99 it is the median:
-the best round is the one without a pause of the garbage collector.
+Absolute numbers are those of the machine. Ratios hold on a busy one as well, because
+all take turns in short rounds and the best of each counts. Only of p99 it is the
+median: the best round is the one without a pause of the garbage collector.
+
+`python -m benchmarks.bench PART` measures one part: see PARTS.
 """
 
 import argparse
@@ -76,7 +78,7 @@ SUMMARIES: dict[str, Callable[[list[float]], float]] = {
 
 @dataclass(frozen=True)
 class Project:
-    """The default answers, rendered and installed, and a server for everybody."""
+    """The default answers, rendered and installed, and a server for all."""
 
     folder: Path
     server: str
@@ -121,7 +123,7 @@ async def fill(server: str) -> None:
     connection = await asyncpg.connect(server)
     await connection.execute(SEED, ORDER)
     await connection.close()
-    # The database that is copied must have no visitors.
+    # A database that is copied must have no other connections.
     connection = await asyncpg.connect(server.rpartition("/")[0] + "/template1")
     for contender in CONTENDERS:
         await connection.execute(
@@ -157,7 +159,7 @@ def serving(
 
 
 def answers(port: int) -> bool:
-    """Tell whether a server is there, whatever it thinks of the request."""
+    """Whether a server answers, with any status."""
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", "/livez")
@@ -395,23 +397,25 @@ def show_replicas(found: Numbers) -> None:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Measure the rendered service beside others, in one run."
-    )
-    parser.add_argument("--quick", action="store_true", help="one round of 1 s each")
-    quick = parser.parse_args().quick
-    with (
-        tempfile.TemporaryDirectory(dir="/tmp") as folder,
-        prepared(Path(folder)) as project,
-    ):
-        show_start(*measure_start(project, rounds=1 if quick else STARTS))
-        show_tasks(measure_tasks(Path(folder), *((1, 200) if quick else (3, 1000))))
-        show_reads(measure_reads(Path(folder), *((1, 500) if quick else (7, 1500))))
-        show_replicas(
-            measure_replicas(Path(folder), *((1, 500, 20) if quick else (9, 1500, 300)))
-        )
-        results = measure_load(project, *((1, 1) if quick else (ROUNDS, SECONDS)))
+def bench_start(project: Project, _: Path, *, quick: bool) -> None:
+    show_start(*measure_start(project, rounds=1 if quick else STARTS))
+
+
+def bench_tasks(_: Project, folder: Path, *, quick: bool) -> None:
+    show_tasks(measure_tasks(folder, *((1, 200) if quick else (3, 1000))))
+
+
+def bench_reads(_: Project, folder: Path, *, quick: bool) -> None:
+    show_reads(measure_reads(folder, *((1, 500) if quick else (7, 1500))))
+
+
+def bench_replicas(_: Project, folder: Path, *, quick: bool) -> None:
+    numbers = (1, 500, 20) if quick else (9, 1500, 300)
+    show_replicas(measure_replicas(folder, *numbers))
+
+
+def bench_load(project: Project, _: Path, *, quick: bool) -> None:
+    results = measure_load(project, *((1, 1) if quick else (ROUNDS, SECONDS)))
     for clients in LOADS:
         show_load(clients, results)
     for clients in LOADS:
@@ -420,8 +424,40 @@ def main() -> None:
         "One uvicorn process each, one row by its key; the best of all rounds, of p99"
         " the\nmedian. The rendered service logs a line of JSON per request, to"
         " /dev/null: (a) and\n(b) log nothing. More req/s are better, less of"
-        " everything else."
+        " everything else.\n"
     )
+
+
+PARTS: dict[str, Callable[..., None]] = {
+    "start": bench_start,
+    "tasks": bench_tasks,
+    "reads": bench_reads,
+    "replicas": bench_replicas,
+    "load": bench_load,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Measure the rendered service beside others, in one run."
+    )
+    parser.add_argument("part", nargs="*", help=f"all, or of {', '.join(PARTS)}")
+    parser.add_argument("--quick", action="store_true", help="one round of 1 s each")
+    arguments = parser.parse_args()
+    if unknown := {*arguments.part} - PARTS.keys():
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary, ExitStack() as stack:
+        folder, began = Path(temporary), perf_counter()
+        project = stack.enter_context(prepared(folder))
+        show_duration("prepared", began)
+        for part in arguments.part or PARTS:
+            began = perf_counter()
+            PARTS[part](project, folder, quick=arguments.quick)
+            show_duration(part, began)
+
+
+def show_duration(part: str, began: float) -> None:
+    print(f"[{part}: {perf_counter() - began:.0f} s]\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from time import process_time
 from typing import Any
 
 import uvloop
-from service.db import dialect
-from service.db.connect import connect_args
-from service.db.engine import create_engine
-from service.db.session import Database
+from service.db import Database
+from service.db.config.backend import DIALECT, DRIVER
+from service.db.engine.create import create_engine
+from service.db.engine.driver import connect_args
+from service.db.routing import PrimaryOnly
 from service.settings import Settings
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -26,26 +27,23 @@ ROUNDS, READS = (int(argument) for argument in sys.argv[1:])
 
 
 def stock(settings: Settings, **options: Any) -> AsyncEngine:
-    """Make the engine of the service on SQLAlchemy's pool, which nobody watches."""
-    engine = create_async_engine(
-        settings.sqlalchemy_url,
-        connect_args=connect_args(settings),
+    """Make the engine of the service on SQLAlchemy's pool, without a watchdog."""
+    return create_async_engine(
+        settings.server.url(f"{DIALECT}+{DRIVER}"),
+        connect_args=connect_args(settings.server, settings.limits),
         poolclass=AsyncAdaptedQueuePool,
         pool_size=settings.database_pool_size,
         max_overflow=0,
         hide_parameters=True,
         **options,
     )
-    if "isolation_level" in options and hasattr(dialect, "prepare"):
-        dialect.prepare(engine)
-    return engine
 
 
 async def main() -> None:
     settings = Settings.load()
     resting = {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     engines = {
-        "service": create_engine(settings),
+        "service": create_engine(settings.server, settings.limits),
         "plain pool": stock(settings, **resting),
         "plain pool, pre_ping": stock(settings, **resting, pool_pre_ping=True),
         "as articles, pre_ping": stock(settings, pool_pre_ping=True),
@@ -53,7 +51,7 @@ async def main() -> None:
     best = dict.fromkeys(engines, float("inf"))
     for _ in range(ROUNDS):
         for name, engine in engines.items():
-            database = Database(engine, settings)
+            database = Database(engine, settings, PrimaryOnly(engine))
             began = process_time()
             for _ in range(READS):
                 async with database.read() as session:

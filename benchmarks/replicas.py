@@ -15,16 +15,16 @@ from statistics import median
 from time import perf_counter, process_time
 
 import uvloop
-from service.db import primary_session
-from service.db.engine import create_engine
-from service.db.session import Database, open_database
+from service.db import Database, open_database
+from service.db.engine.create import create_engine
+from service.db.routing import PrimaryOnly
 from service.settings import Settings
 from sqlalchemy import select, text
 
 ROUNDS, READS, WRITES = (int(argument) for argument in sys.argv[1:])
 
 
-async def cpu(database: primary_session.Database) -> float:
+async def cpu(database: Database) -> float:
     """Microseconds of a read."""
     began = process_time()
     for _ in range(READS):
@@ -34,30 +34,31 @@ async def cpu(database: primary_session.Database) -> float:
 
 
 async def seconds_until_seen(database: Database) -> float:
-    """From the commit to a read that has it."""
+    """From the commit to the end of a read that has it."""
     async with database.write() as session:
         await session.execute(text("INSERT INTO ticks DEFAULT VALUES"))
     began = perf_counter()
     async with database.read() as session:
-        waited = perf_counter() - began
         await session.execute(select(text("1")))
-    return waited
+    return perf_counter() - began
 
 
 async def main() -> None:
     settings = Settings.load()
-    alone = primary_session.Database(create_engine(settings, "alone"), settings)
+    primary = create_engine(settings.server, settings.limits, pool="alone")
+    alone = Database(primary, settings, PrimaryOnly(primary))
     best = {"primary alone": float("inf"), "replica": float("inf")}
     async with open_database(settings) as routed:
         async with routed.write() as session:
             await session.execute(text("CREATE TABLE ticks (id SERIAL)"))
-        while not sum(1 for each in routed.replicas if not each.trouble):  # noqa: ASYNC110
+        replicas = routed.router.replicas
+        while not sum(1 for each in replicas if not each.unhealthy_reason):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         for _ in range(ROUNDS):
             best["primary alone"] = min(best["primary alone"], await cpu(alone))
             best["replica"] = min(best["replica"], await cpu(routed))
         waits = [await seconds_until_seen(routed) for _ in range(WRITES)]
-    await alone.engine.dispose()
+    await primary.dispose()
     print(json.dumps({**best, "wait": median(waits) * 1000}))
 
 

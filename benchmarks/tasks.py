@@ -1,7 +1,7 @@
 """Prints the tasks a second of a worker, as the service runs them and as others do.
 
 Runs in the environment of the rendered service, whose package is `service`, on a
-database and a broker that the environment names. All are asked for before the worker
+database and a broker that the environment names. All are published before the worker
 starts, and counted from the first to the last.
 """
 
@@ -17,8 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from service.db.session import Database
-from service.worker import app, task
+from service.db import Database
+from service.features import CONFIGURE
+from service.settings import Settings
+from service.worker.app import celery, task
 from sqlalchemy import NullPool, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -44,7 +46,7 @@ async def rendered(database: Database) -> None:
         await session.execute(INSERT, {"kind": "rendered"})
 
 
-@app.task(name="tasks.null_pool")
+@celery.task(name="tasks.null_pool")
 def null_pool() -> None:
     """Run a loop for each task, and a connection for each session."""
 
@@ -69,10 +71,10 @@ def execute(statement: Any, **parameters: str) -> Any:
 def measure(kind: str, number: int) -> dict[str, float]:
     execute(CLEAR)
     for _ in range(number):
-        app.send_task(f"tasks.{kind}")
+        celery.send_task(f"tasks.{kind}")
     options = ("--include=tasks", "--concurrency=2")
     with subprocess.Popen(
-        [sys.executable, "-m", "service.work", "worker", *options],
+        [sys.executable, "-m", "service.worker", "worker", *options],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -87,6 +89,8 @@ def measure(kind: str, number: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     rounds, number = (int(argument) for argument in sys.argv[1:])
+    for configure in CONFIGURE:
+        configure(Settings.load())
     execute(CREATE)
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     for _ in range(rounds):
