@@ -1,48 +1,56 @@
 """`gunicorn` in this directory reads this file and starts the service."""
 
+# ruff: noqa: E402 (prometheus_client must be set up before other imports)
+
 import gc
 import os
 import shutil
 import sys
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
 if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-    # Where the workers share their figures: in memory, and before prometheus_client
-    # is imported, which looks only then.
+    # The workers share their metrics by files in memory. prometheus_client reads the
+    # variable when it is imported, hence before the other imports.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(
         prefix=f"metrics-{os.getpid()}-",
         dir="/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
     )
 
+from prometheus_client import values
 from prometheus_client.multiprocess import mark_process_dead
 
+# A file for each place of a worker, not for each process: the successor of a worker
+# goes on with its counters, so the number of files stays the same.
+values.ValueClass = values.MultiProcessValue(lambda: os.environ.get("PLACE", "master"))
+
 from largest.db.budget import WORKERS
-from largest.db.engine import forget_connections
-from largest.logs import logging_config
+from largest.db.engine.create import drop_inherited_connections
 from largest.settings import Settings
+from largest.web.logs import logging_config
 
 settings = Settings.load()  # a wrong environment ends here, before the first fork
 
 
 class Worker(UvicornWorker):
     # Without a bound one open stream keeps a stopping worker until it is killed, and
-    # nobody closes its connections. 20 s here < 25 s below < 45 s of the platform.
+    # its connections stay open. 20 s here < 25 s below < 45 s of the platform.
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         **UvicornWorker.CONFIG_KWARGS,
         "timeout_graceful_shutdown": 20,
     }
 
     def load_wsgi(self) -> None:
-        """What ends the import of the service, with a sentence, ends the master too."""
+        """A sentence that ends the import of the service ends the master too."""
         try:
             super().load_wsgi()
         except SystemExit as error:
             print(error, file=sys.stderr)
-            # Not by each: of a second one gunicorn would show a traceback.
+            # Only the first worker: for a second one gunicorn logs a traceback.
             sys.exit(3 if os.environ["WORKER"] == "1" else 0)
 
 
@@ -51,8 +59,8 @@ worker_class = Worker
 # More workers open more connections: see db/budget.py before you raise this.
 workers = int(os.environ.get("WEB_CONCURRENCY", WORKERS))
 graceful_timeout = 25
-# Longer than the 60 s of the usual load balancers: whoever closes first decides
-# whether the other one writes into a closed connection.
+# Longer than the 60 s of the usual load balancers: if the service closed first, the
+# load balancer could write into a closed connection.
 keepalive = 75
 # The heartbeat file must not wait for a disk.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
@@ -62,24 +70,30 @@ logconfig_dict["loggers"]["gunicorn.error"] = {"handlers": [], "propagate": True
 
 
 def post_worker_init(worker: object) -> None:
-    """Spare the garbage collector what lives as long as the process.
+    """Keep what lives as long as the process out of garbage collection.
 
-    Modules and models are 100,000 objects; looking through them again and again
-    stops every request for some 70 ms.
+    Modules and models are 100,000 objects: a full collection would stop every request
+    for some 70 ms.
     """
     gc.collect()
     gc.freeze()
 
 
-def post_fork(server: object, worker: UvicornWorker) -> None:
+def pre_fork(server: Any, worker: Any) -> None:
+    taken = {each.place for each in server.WORKERS.values()}
+    worker.place = next(place for place in count(1) if place not in taken)
+
+
+def post_fork(server: object, worker: Any) -> None:
     """With preload_app the master may have used the database: see the function."""
-    forget_connections()
+    drop_inherited_connections()
     os.environ["WORKER"] = str(worker.age)  # 1 is the first, of one start
+    os.environ["PLACE"] = str(worker.place)
 
 
-def child_exit(server: object, worker: UvicornWorker) -> None:
-    """What a worker had in use it has no more, however it ended."""
-    mark_process_dead(worker.pid)
+def child_exit(server: object, worker: Any) -> None:
+    """The gauges of a worker end with it, however it ended."""
+    mark_process_dead(worker.place)
 
 
 def on_exit(server: object) -> None:

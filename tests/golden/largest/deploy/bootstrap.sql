@@ -1,8 +1,8 @@
--- What PgBouncer lets nobody say for himself: the limits of the role that
--- the service logs in with. Run it once on the server itself, as an administrator:
+-- The role of the service with its timeouts, since PgBouncer does not
+-- let a session set them. Run it once on the server itself, as an administrator:
 --     psql postgresql://admin@db.example.com/postgres \
 --         --set=password=... --file=deploy/bootstrap.sql
--- and again after a change. Sessions that are open keep what they began with.
+-- and again after a change. Open sessions keep their old timeouts.
 \set ON_ERROR_STOP on
 
 SELECT 'CREATE ROLE largest LOGIN'
@@ -15,7 +15,7 @@ ALTER ROLE largest SET statement_timeout = '5s';
 ALTER ROLE largest SET idle_in_transaction_session_timeout = '10s';
 ALTER ROLE largest SET timezone = 'UTC';
 
--- For DATABASE_REPLICA_URLS: it reads what the first one may read, and writes nothing.
+-- The role for DATABASE_REPLICA_URLS: the same rights, in read-only transactions.
 SELECT 'CREATE ROLE largest_reader LOGIN'
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'largest_reader') \gexec
 GRANT largest TO largest_reader;

@@ -3,12 +3,11 @@
 import logging
 
 from largest import models  # noqa: F401  (the tables register themselves)
-from largest.db.base import Base
-from largest.db.migrate import run_migrations
-from largest.logs import configure_logging
-from largest.settings import Settings
+from largest.db import Base
+from largest.db.migrations import run_migrations
+from largest.web.logs import configure_logging
 
 if not logging.root.handlers:  # the tests have their own
     configure_logging("INFO")
 
-run_migrations(Base.metadata, Settings)
+run_migrations(Base.metadata)

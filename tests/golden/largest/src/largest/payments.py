@@ -1,70 +1,62 @@
-"""Pays an order in the background, and exactly once: a part of the example."""
+"""Pays an order by a background task, exactly once: a part of the example."""
 
 from typing import Any, cast
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks, HTTPException
-from sqlalchemy import CursorResult, select, update
+from sqlalchemy import CursorResult, Update, select, update
 
-from .db.session import Database, Write
+from .db import Database, Write
 from .models import Order, OrderStatus
-from .worker import task
+from .worker.app import task
 
 SWEEP_SECONDS = 30
-# What is enqueued again has as long to be done: else the queue would grow by what is in
-# it already. More than a sweep can enqueue is for the next one.
-MOST_AT_ONCE = 10_000
+# A task that is published again expires before the next sweep, or the queue would grow
+# by what it has already. The orders beyond this number are for the next sweep.
+MAX_ORDERS = 10_000
 
-router = APIRouter()
+NEW, PAYING, PAID = OrderStatus
+
+router = APIRouter(prefix="/orders", tags=["orders"])
 
 
 @router.post("/{order_id}/pay", status_code=202)
 async def pay_order(
     order_id: UUID, session: Write, afterwards: BackgroundTasks
 ) -> dict[str, str]:
-    """It will be paid, that is on record: the broker is told after the answer."""
-    promise = (
-        update(Order)
-        .where(Order.id == order_id, Order.status == OrderStatus.NEW)
-        .values(status=OrderStatus.PAYING)
-    )
-    promised = cast("CursorResult[Any]", await session.execute(promise))
-    if promised.rowcount == 0:
+    """Commits that the order will be paid; the task is published after the answer."""
+    promised = await session.execute(_move(order_id, NEW, PAYING))
+    if cast("CursorResult[Any]", promised).rowcount == 0:
         order = await session.get(Order, order_id)
         if order is None:
             raise HTTPException(404, "There is no such order.")
         raise HTTPException(409, f"The order is {order.status}.")
     afterwards.add_task(pay.enqueue, order_id)
-    return {"status": OrderStatus.PAYING}
+    return {"status": PAYING}
 
 
 @task()
 async def pay(database: Database, order_id: UUID) -> None:
-    """However often it is delivered, one of them finds the order waiting.
+    """However often it is delivered, one delivery finds the order waiting.
 
-    Whoever else is told to pay it, a bank say, gets its id as the idempotency key.
+    A call to another service, such as a bank, passes the id as the idempotency key.
     """
-    payment = (
-        update(Order)
-        .where(Order.id == order_id, Order.status == OrderStatus.PAYING)
-        .values(status=OrderStatus.PAID)
-    )
     async with database.write() as session:
-        await session.execute(payment)
+        await session.execute(_move(order_id, PAYING, PAID))
 
 
 @task(every=SWEEP_SECONDS)
 async def sweep(database: Database) -> None:
-    """Enqueue what was promised and is not done: a broker may lose what it was told."""
-    waiting = (
-        select(Order.id)
-        .where(Order.status == OrderStatus.PAYING)
-        .order_by(Order.created_at)
-        .limit(MOST_AT_ONCE)
-    )
+    """Publish the task of each waiting order again: a broker may lose a message."""
+    waiting = select(Order.id).where(Order.status == PAYING).order_by(Order.created_at)
     async with database.read() as session:
-        orders = (await session.scalars(waiting)).all()
+        orders = (await session.scalars(waiting.limit(MAX_ORDERS))).all()
     again = pay.with_options(expires=SWEEP_SECONDS)
     for order_id in orders:
         if not await again.enqueue(order_id):
             break
+
+
+def _move(order_id: UUID, old: OrderStatus, new: OrderStatus) -> Update:
+    where = Order.id == order_id, Order.status == old
+    return update(Order).where(*where).values(status=new)

@@ -1,14 +1,8 @@
-"""All settings of the service, each an environment variable of the same name."""
+"""Your settings: each field is an environment variable of the same name."""
 
-from typing import Literal
-
-from pydantic import PositiveInt
-
-from .db.settings import DatabaseSettings
+from .features import ServiceSettings
 
 
-class Settings(DatabaseSettings):
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    # A body is held in memory, once for each request at work.
-    max_body_bytes: PositiveInt = 1_000_000
+class Settings(ServiceSettings):
     # Add yours here: `api_key: SecretStr` is the variable API_KEY.
+    pass

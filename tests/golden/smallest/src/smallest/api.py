@@ -7,11 +7,12 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.middleware import Middleware
 
-from . import orders
+from . import orders, payments
 from .settings import Settings
 
 router = APIRouter()
 router.include_router(orders.router)
+router.include_router(payments.router)
 
 # Pure ASGI only: BaseHTTPMiddleware runs a request in a second task and hides the
 # client's disconnect.
@@ -20,7 +21,7 @@ MIDDLEWARE: list[Middleware] = []
 
 @asynccontextmanager
 async def resources(settings: Settings) -> AsyncIterator[dict[str, Any]]:
-    """Open what lives as long as the process, an HTTP client say.
+    """Open what lives as long as the process, such as an HTTP client.
 
     The names you yield are attributes of `request.state`.
     """

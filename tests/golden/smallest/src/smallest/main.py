@@ -4,32 +4,44 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
-from . import api, health, probe
-from .db.check import open_checked
-from .errors import EXCEPTION_HANDLERS
-from .logs import configure_logging
+from . import api
+from .db.doctor.startup_check import open_database_checked
+from .features import CONFIGURE, MIDDLEWARE, ROUTERS
 from .settings import Settings
-from .stack import stack
+from .web import health
+from .web.errors import EXCEPTION_HANDLERS
+from .web.logs import configure_logging
+from .web.middleware import default_middleware
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings.load()
     configure_logging(settings.log_level)
+    for configure in CONFIGURE:
+        configure(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
-        """Whatever this yields is in `request.state`."""
-        async with open_checked(settings) as database, api.resources(settings) as more:
+        """What this yields is in `request.state`."""
+        async with (
+            open_database_checked(settings) as database,
+            api.resources(settings) as resources,
+        ):
             own = {"settings": settings, "database": database}
-            yield {**own, "health": probe.Health(database), **more}
+            yield {**own, "health": health.Health(database), **resources}
 
     app = FastAPI(
         title=__name__.partition(".")[0],
         lifespan=lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
-        middleware=[*stack(settings), *api.MIDDLEWARE],
+        middleware=[
+            *default_middleware(settings),
+            *map(Middleware, MIDDLEWARE),
+            *api.MIDDLEWARE,
+        ],
     )
-    app.include_router(health.router)
-    app.include_router(api.router)
+    for router in (health.router, *ROUTERS, api.router):
+        app.include_router(router)
     return app

@@ -6,10 +6,10 @@ from uuid import UUID
 from fastapi import APIRouter, HTTPException
 from sqlalchemy import CursorResult, update
 
-from .db.session import Write
+from .db import Write
 from .models import Order, OrderStatus
 
-router = APIRouter()
+router = APIRouter(prefix="/orders", tags=["orders"])
 
 
 @router.post("/{order_id}/pay", status_code=204)

@@ -1,4 +1,4 @@
-"""The base of all models: names for constraints, types for annotations."""
+"""The base class of all models: names of constraints, types of annotations."""
 
 from enum import Enum
 from typing import Any, ClassVar
@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase
 
-from .types import TYPES
+from .engine.types import TYPES
 
 
 class Base(DeclarativeBase):
-    # With names of our own a migration can drop what it has not created.
+    # With a name for each constraint a later migration can drop it.
     metadata = sa.MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",

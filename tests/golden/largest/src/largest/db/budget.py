@@ -5,7 +5,7 @@
 # Pooler: PgBouncer opens 50 of 76 at most, for 10000 clients at most
 # Peak: 2 pods, 4 while a rollout replaces them, x 2 workers = 8 processes
 # Celery: 2 pods, 4 in a rollout, x 2 processes x 3 = 24
-# Each: (10000 - 24) / 8 = 1247: a look, 2 pools of (1247 - 1) / 2 = 623, at most 20
+# Each: (10000 - 24) / 8 = 1247: a probe, 2 pools of (1247 - 1) / 2 = 623, at most 20
 # If one server is primary and replica: 8 x (2 x 20 + 1) + 24 = 352 of 10000
 WORKERS = 2
 FLEET_PROCESSES = 8
@@ -15,6 +15,8 @@ CELERY_CONCURRENCY = 2
 CELERY_PROCESSES = 8
 # A task has one session at a time.
 CELERY_POOL_SIZE = 1
+# A quarter of the connections that PgBouncer opens, for all processes.
+EXPORTS_AT_ONCE = 1
 POOL_SIZE = 20
 # None: an overflow connection is closed on return, and opened by the next burst.
 MAX_OVERFLOW = 0

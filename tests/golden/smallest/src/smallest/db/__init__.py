@@ -1,1 +1,24 @@
-"""Settings, engine, pool and sessions. Imports nothing of the service around it."""
+"""The database: what a service uses of this folder.
+
+How to read and write is in database.py; what a setting means, in config/settings.py.
+"""
+
+from .base import Base
+from .bulk import Export, batches, bulk_insert, export
+from .database import Database, Read, Write
+from .open import open_database
+from .orm import ReadSession, WriteSession
+
+__all__ = [
+    "Base",
+    "Database",
+    "Export",
+    "Read",
+    "ReadSession",
+    "Write",
+    "WriteSession",
+    "batches",
+    "bulk_insert",
+    "export",
+    "open_database",
+]

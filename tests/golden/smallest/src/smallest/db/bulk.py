@@ -1,4 +1,4 @@
-"""Many rows: out as the reader takes them, in by the thousand, never all in memory."""
+"""Many rows: streamed out as their reader takes them, and inserted in batches."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -13,12 +13,12 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
 
-from .dialect import allow_to_last, snapshot
-from .faults import TookTooLong
-from .session import Database
-from .transaction import refuse_failed, roll_back
+from .database import Database
+from .engine.dialect import extend_timeouts, for_export
+from .errors import OperationTimeout
+from .orm import reject_commit_after_error, roll_back
 
-ROWS_AT_ONCE = 1000
+BATCH_SIZE = 1000
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -28,32 +28,36 @@ Ts = TypeVarTuple("Ts")
 async def export(database: Database) -> AsyncIterator[AsyncConnection]:
     """A connection for one long SELECT: `await connection.stream(query)`.
 
-    It may take minutes, at the pace of its reader, so its limits are others, and at
-    most a quarter of the pool is lent for it.
+    The export may take minutes, at the pace of its reader, so it has timeouts of its
+    own. At most `exports_at_once` run at a time; the next one waits for its turn.
     """
-    seconds = database.settings.database_export_timeout_seconds
-    async with _place(database), snapshot(database.engine).connect() as connection:
+    limits = database.settings.limits
+    seconds = limits.export_timeout_seconds
+    async with (
+        _turn(database.exports, limits.acquire_timeout_seconds),
+        for_export(database.engine).connect() as connection,
+    ):
         try:
             async with asyncio.timeout(seconds):
-                await allow_to_last(connection, seconds)
+                await extend_timeouts(connection, seconds)
                 yield await connection.execution_options(
-                    yield_per=ROWS_AT_ONCE, time_limit=seconds
+                    yield_per=BATCH_SIZE, time_limit=seconds
                 )
         except TimeoutError as error:
-            raise TookTooLong(f"an export of more than {seconds:g} s") from error
+            raise OperationTimeout(f"an export of more than {seconds:g} s") from error
         finally:
-            # Its limits end with it, and what a reader that left has not read.
+            # Its timeouts end with it, and the rows that were not read.
             await connection.invalidate(DisconnectionError("export"))
 
 
-async def in_parts(rows: AsyncResult[*Ts]) -> AsyncIterator[Sequence[Row[*Ts]]]:
-    """What `connection.stream()` gives, a thousand rows at a time."""
-    while part := await _cancelled_once(rows.fetchmany()):
-        yield part
+async def batches(rows: AsyncResult[*Ts]) -> AsyncIterator[Sequence[Row[*Ts]]]:
+    """The rows of `connection.stream()`, a thousand at a time."""
+    while batch := await _shield_fetch(rows.fetchmany()):
+        yield batch
 
 
 @asynccontextmanager
-async def load(database: Database) -> AsyncIterator[AsyncConnection]:
+async def bulk_insert(database: Database) -> AsyncIterator[AsyncConnection]:
     """A transaction for many rows: `await connection.execute(insert(Table), rows)`.
 
     A session would keep an object for each of them.
@@ -61,7 +65,7 @@ async def load(database: Database) -> AsyncIterator[AsyncConnection]:
     async with database.writes.connect() as connection:
         try:
             yield connection
-            refuse_failed(connection.sync_connection)
+            reject_commit_after_error(connection.sync_connection)
             await database.commit(connection)
         except BaseException:
             await roll_back(connection)
@@ -69,21 +73,23 @@ async def load(database: Database) -> AsyncIterator[AsyncConnection]:
 
 
 @asynccontextmanager
-async def _place(database: Database) -> AsyncIterator[None]:
+async def _turn(exports: asyncio.Semaphore, seconds: float) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(database.settings.database_acquire_timeout_seconds):
-            await database.exports.acquire()
+        async with asyncio.timeout(seconds):
+            await exports.acquire()
     except TimeoutError:
-        raise PoolTimeoutError("As many exports as may run at once do.") from None
+        raise PoolTimeoutError(
+            "as many exports as may run at once are running"
+        ) from None
     try:
         yield
     finally:
-        database.exports.release()
+        exports.release()
 
 
-async def _cancelled_once(fetch: Coroutine[Any, Any, T]) -> T:
-    """Starlette cancels an answer whose reader has left at each turn of the loop until
-    it ends, which leaves a driver no time to take leave of its server.
+async def _shield_fetch(fetch: Coroutine[Any, Any, T]) -> T:
+    """anyio repeats a cancellation at every await; the driver needs one uninterrupted
+    await to close its cursor.
     """
     task = asyncio.create_task(fetch)
     try:
@@ -101,5 +107,5 @@ async def _export(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
         yield rows
 
 
-# To the end of the response, which reads from it.
+# Until the response has ended, which reads from it.
 Export = Annotated[AsyncConnection, Depends(_export, scope="request")]

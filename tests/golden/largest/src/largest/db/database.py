@@ -1,0 +1,101 @@
+"""The database: sessions to read and to write, and the only place that commits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+from .config.settings import ConnectionSettings
+from .engine.dialect import with_transactions
+from .errors import CommitOutcomeUnknown
+from .orm import (
+    ReadOnlySession,
+    ReadSession,
+    WriteOrmSession,
+    WriteSession,
+    roll_back,
+    track_failures,
+)
+from .routing import Router
+
+
+class Database:
+    """Two kinds of session over one connection pool.
+
+    Hold one session for writing at a time: tasks that hold one each and wait for a
+    second can use up the pool, and then all wait for each other.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, settings: ConnectionSettings, router: Router
+    ) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.router = router
+        self.writes = with_transactions(engine)
+        track_failures(self.writes)
+        self.exports = asyncio.Semaphore(settings.exports_at_once)
+        # COMMITs that were cancelled without an answer: their outcome is unknown.
+        self.interrupted_commits = 0
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadSession]:
+        """Each statement by itself: one round trip, no transaction, no snapshot."""
+        yield ReadOnlySession(self.router)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[WriteSession]:
+        """One transaction: committed at the end, rolled back by any exception."""
+        async with AsyncSession(
+            self.writes,
+            sync_session_class=WriteOrmSession,
+            expire_on_commit=False,
+            info={"router": self.router},
+        ) as session:
+            try:
+                yield session
+                # A failure here has not reached COMMIT: its outcome is known.
+                await session.flush()
+                await self.commit(session)
+            except BaseException:
+                await roll_back(session)
+                raise
+
+    async def commit(self, unit: AsyncSession | AsyncConnection) -> None:
+        """The only COMMIT, and so the only place where an outcome is unknown."""
+        try:
+            await unit.commit()
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                text = "connection lost during COMMIT"
+                raise CommitOutcomeUnknown(text) from error
+            raise
+        except asyncio.CancelledError:
+            self.interrupted_commits += 1
+            raise
+        if isinstance(unit, AsyncConnection):  # a session calls the router itself
+            await unit.run_sync(self.router.committed)
+
+    async def ping(self) -> None:
+        async with self.engine.connect() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+
+
+async def _read(connection: HTTPConnection) -> ReadSession:
+    return ReadOnlySession(connection.state.database.router)
+
+
+async def _write(connection: HTTPConnection) -> AsyncIterator[WriteSession]:
+    async with connection.state.database.write() as session:
+        yield session
+
+
+Read = Annotated[ReadSession, Depends(_read)]
+# With scope="function" the session ends, and commits, before the response starts:
+# with FastAPI's default a failed COMMIT would come after the client's 200.
+Write = Annotated[WriteSession, Depends(_write, scope="function")]

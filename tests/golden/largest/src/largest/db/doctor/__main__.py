@@ -1,0 +1,26 @@
+"""`make doctor` compares the real server with the settings, and says what is wrong."""
+
+import asyncio
+import sys
+from dataclasses import replace
+
+from ...settings import Settings
+from ..engine.create import create_engine
+from ..migrations import check_migrations
+from .checks import SERVER_CHECKS
+from .report import Check, run_checks
+from .server import HINTS, server, timeouts
+
+
+def main() -> None:
+    settings = Settings.load()
+    checks: dict[str, Check] = {"server": server, **SERVER_CHECKS, **settings.checks}
+    checks |= {"timeouts": timeouts, "migrations": check_migrations}
+    # Two connections, to see whether they get two sessions.
+    limits = replace(settings.limits, pool_size=2)
+    engine = create_engine(settings.server, limits, settings.hooks)
+    sys.exit(not asyncio.run(run_checks(engine, settings, checks, HINTS)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The engine: driver, dialect, connection pool, validation, watchdog, metrics."""

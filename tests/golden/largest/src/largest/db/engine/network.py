@@ -1,0 +1,52 @@
+"""The socket of a driver's connection: shut down, named, kept alive."""
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+Fileno = Callable[[Any], int]
+
+KEEPALIVE = {
+    "TCP_KEEPIDLE": 60,  # seconds
+    "TCP_KEEPINTVL": 10,  # seconds
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 10_000,  # milliseconds
+}
+
+
+def shut_down(fileno: Fileno, connection: Any) -> None:
+    """End every wait for the server, by the socket of a driver's connection."""
+    # It may be closed already.
+    with suppress(Exception), _duplicate(fileno, connection) as tcp:
+        tcp.shutdown(socket.SHUT_RDWR)
+
+
+def peer_address(fileno: Fileno, connection: Any) -> str:
+    """The other end: host:port, or the path of a socket; empty once it is closed."""
+    try:
+        with _duplicate(fileno, connection) as tcp:
+            address = tcp.getpeername()
+    except Exception:
+        return ""
+    return address if isinstance(address, str) else f"{address[0]}:{address[1]}"
+
+
+def keep_alive(fileno: Fileno, connection: Any) -> None:
+    """Let the kernel probe an idle connection.
+
+    Load balancers and firewalls drop an idle one silently after 240 to 600 s. First
+    probe after 60 s, dead after 3 at 10 s; unanswered data after 10 s.
+    """
+    with _duplicate(fileno, connection) as tcp:
+        if tcp.family == socket.AF_UNIX:
+            return
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if option := getattr(socket, name, None):  # not on every platform
+                tcp.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _duplicate(fileno: Fileno, connection: Any) -> socket.socket:
+    return socket.socket(fileno=os.dup(fileno(connection)))

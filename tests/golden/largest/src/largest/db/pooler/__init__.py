@@ -1,0 +1,1 @@
+"""The connection pooler, and the ways around it."""

@@ -1,0 +1,1 @@
+"""Read replicas: routing, health probes, replication lag, failover."""

@@ -1,0 +1,3 @@
+"""Start of a session with a replica: no SET, which the next client would inherit."""
+
+READER_SETUP: tuple[str, ...] = ()

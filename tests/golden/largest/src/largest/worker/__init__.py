@@ -1,0 +1,1 @@
+"""Background tasks, run by Celery: `from .worker.app import task`."""

@@ -1,0 +1,36 @@
+"""`make doctor` compares the real file with the settings, and says what is wrong."""
+
+import asyncio
+import sys
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ...settings import Settings
+from ..engine.create import create_engine
+from ..features import DatabaseSettings
+from ..migrations import check_migrations
+from .report import CheckResult, run_checks
+
+
+async def pragmas(connection: AsyncConnection, _: DatabaseSettings) -> CheckResult:
+    for name, wanted in {"journal_mode": "wal", "foreign_keys": 1}.items():
+        found = (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+        if found != wanted:
+            return "fail", f"{name} is {found}: put the file on a disk of this machine"
+    return "ok", "journal_mode wal, foreign_keys on"
+
+
+def main() -> None:
+    settings = Settings.load()
+    path = settings.database_path
+    if not path.exists():  # to connect would create it
+        print(f"fail  file        {path} is not there: make migrate")
+        sys.exit(1)
+    print(f"ok    file        {path}")
+    checks = {"pragmas": pragmas, "migrations": check_migrations}
+    engine = create_engine(settings.server, settings.limits)
+    sys.exit(not asyncio.run(run_checks(engine, settings, checks, {})))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""aiosqlite: how to connect, and how the transaction of a cancelled writer ends."""
+
+import asyncio
+import logging
+import sqlite3
+from contextlib import suppress
+from typing import Any
+
+import aiosqlite
+from sqlalchemy import Engine, event
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from ..config.limits import Limits
+
+DRIVERNAME = "sqlite+aiosqlite_checked"
+registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
+_RELEASES: set[asyncio.Task[None]] = set()  # a task without a reference may vanish
+
+
+class Dialect(SQLiteDialect_aiosqlite):
+    supports_statement_cache = True
+
+    @classmethod
+    def engine_created(cls, engine: Engine) -> None:
+        # At DEBUG it would log the parameters, which are customers' data.
+        logging.getLogger("aiosqlite").setLevel(logging.INFO)
+        event.listen(engine, "connect", _set_pragmas)
+        event.listen(engine, "invalidate", _release_lock)
+
+    def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
+        # Python calls a connection "autocommit" even between BEGIN and COMMIT. Asked
+        # this way, the pool still rolls back what a cancelled writer has left open.
+        return not dbapi_conn.driver_connection.in_transaction
+
+
+def connect_args(limits: Limits) -> dict[str, Any]:
+    # How long a writer waits for the one before it (SQLite's busy_timeout).
+    return {"timeout": limits.lock_timeout_seconds}
+
+
+def _release_lock(connection: AsyncAdapt_dbapi_connection, *_: Any) -> None:
+    """End the transaction of a cancelled writer before its connection is closed.
+
+    SQLite keeps a connection alive whose statement still runs, and with it the lock
+    that every other writer waits for.
+    """
+
+    async def release(driver: aiosqlite.Connection) -> None:
+        with suppress(ValueError, sqlite3.Error):  # closed already
+            await driver.interrupt()
+            await driver.rollback()
+
+    task = asyncio.ensure_future(release(connection.driver_connection))
+    _RELEASES.add(task)
+    task.add_done_callback(_RELEASES.discard)
+
+
+def _set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait
+    cursor.execute("PRAGMA synchronous=NORMAL")  # safe with WAL
+    cursor.execute("PRAGMA foreign_keys=ON")  # off by default
+    cursor.close()

@@ -1,0 +1,104 @@
+"""Error answers: problem documents (RFC 9457), which say what happened to the data."""
+
+import logging
+from collections.abc import Callable, Mapping
+from http.client import responses
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from ..db.errors import (
+    CommitOutcomeUnknown,
+    FaultKind,
+    OperationTimeout,
+    classify,
+    safe_message,
+)
+from .middleware import request_id
+
+logger = logging.getLogger(__name__)
+
+# Status and detail.
+PROBLEMS = {
+    FaultKind.CONFLICT: (409, "A constraint of the database rejects this change."),
+    FaultKind.BUSY: (
+        503,
+        "No connection or lock in time. Nothing was changed: retry.",
+    ),
+    FaultKind.TIMEOUT: (503, "This took too long. Nothing was changed."),
+    FaultKind.UNAVAILABLE: (503, "The database is unavailable. Nothing was changed."),
+    FaultKind.OUTCOME_UNKNOWN: (504, "Lost during COMMIT: check before you retry."),
+}
+
+
+def problem(
+    status: int,
+    detail: Any,
+    *,
+    kind: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **extra: Any,
+) -> JSONResponse:
+    """`kind` tells problems of one status apart; a client may rely on it."""
+    body = {
+        "type": f"urn:problem:{kind}" if kind else "about:blank",
+        "title": responses.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+        "request_id": request_id.get(),
+        **extra,
+    }
+    return JSONResponse(body, status, headers, "application/problem+json")
+
+
+async def _http_error(_: Request, error: HTTPException) -> Response:
+    if error.status_code in (204, 304):  # they have no body
+        return Response(status_code=error.status_code, headers=error.headers)
+    return problem(error.status_code, error.detail, headers=error.headers)
+
+
+async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+    # Where and what, not the value: it may be a secret, or a megabyte.
+    errors = [
+        {"at": ".".join(str(part) for part in item["loc"]), "message": item["msg"]}
+        for item in error.errors()
+    ]
+    return problem(422, "The request is not valid.", errors=errors)
+
+
+async def _database_error(_: Request, error: Exception) -> JSONResponse:
+    fault = classify(error)
+    if not fault:
+        raise error
+    logger.warning("%s: %s", fault, safe_message(error))
+    status, detail = PROBLEMS[fault]
+    headers = {"Retry-After": "1"} if status == 503 else None  # seconds
+    return problem(status, detail, kind=fault, headers=headers)
+
+
+async def _client_disconnected(_: Request, __: ClientDisconnect) -> Response:
+    return Response(status_code=499)  # for the log: no client waits for an answer
+
+
+async def _internal_error(_: Request, error: Exception) -> JSONResponse:
+    # The traceback is in the log: Starlette raises the error again after this.
+    headers = {"X-Request-ID": request_id.get() or ""}
+    return problem(500, "This is a fault of the service.", headers=headers)
+
+
+EXCEPTION_HANDLERS: dict[Any, Callable[..., Any]] = {
+    ClientDisconnect: _client_disconnected,
+    HTTPException: _http_error,
+    RequestValidationError: _invalid_request,
+    DBAPIError: _database_error,
+    PoolTimeoutError: _database_error,
+    CommitOutcomeUnknown: _database_error,
+    OperationTimeout: _database_error,
+    Exception: _internal_error,
+}
