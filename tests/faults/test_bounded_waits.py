@@ -103,7 +103,7 @@ PROTECTIONS = {
     "end of a connection whose ROLLBACK has failed": Protection(
         "failed_rollback",
         VALIDATION,
-        'if entry.info.pop("reset_failed", False):',
+        'if entry.info.pop("reset_failed", False) and connection:',
         "if False:",
         NETWORKED,
     ),

@@ -177,7 +177,7 @@ def test_pooler_that_the_answers_do_not_name_is_reported(
     around = doctor(shop, DATABASE_URL=url, **made_for_it)
 
     assert [*rejected] == ["server"]
-    assert "that is a pooler" in rejected["server"][1]
+    assert "a pooler rejects this" in rejected["server"][1]
     for report in wrong_port, accepted:
         level, text = report["sessions"]
         assert (report.code, level) == (1, "fail")

@@ -222,13 +222,13 @@ PROTECTIONS = {
     ),
     "conditional payment": Protection(
         "payments.py",
-        ".where(Order.id == order_id, Order.status == OrderStatus.PAYING)",
-        ".where(Order.id == order_id)",
+        "    where = Order.id == order_id, Order.status == old\n",
+        "    where = (Order.id == order_id,)\n",
         "test_sweep.py::test_new_order_is_not_paid",
     ),
     "sweep of what is not done": Protection(
         "payments.py",
-        ".where(Order.status == OrderStatus.PAYING)",
+        ".where(Order.status == PAYING)",
         "",
         "test_sweep.py::test_task_that_the_queue_has_lost_is_published_again",
     ),

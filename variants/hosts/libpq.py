@@ -30,6 +30,7 @@ def connect_to_primary(engine: AsyncEngine, server: Server, limits: Limits) -> N
     def connect(
         dialect: Any, entry: ConnectionPoolEntry, args: Any, parameters: dict[str, Any]
     ) -> Any:
+        first = hosts[0]
         where = {
             "host": ",".join(each.host for each in hosts),
             "port": ",".join(str(each.port) for each in hosts),
@@ -37,7 +38,8 @@ def connect_to_primary(engine: AsyncEngine, server: Server, limits: Limits) -> N
         try:
             connection = dialect.connect(*args, **(parameters | options | where))
         except dialect.loaded_dbapi.Error:
-            hosts.append(hosts.pop(0))  # the first may have used up the time
+            if hosts[0] is first:  # it may have used up the time
+                hosts.append(hosts.pop(0))
             raise
         info = connection.driver_connection.info
         hosts.sort(key=lambda each: (each.host, each.port) != (info.host, info.port))

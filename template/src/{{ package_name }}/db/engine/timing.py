@@ -32,7 +32,7 @@ class Ticker:
     def start(self) -> None:
         loop = asyncio.get_running_loop()
         if self.loop is not loop:
-            self.loop = loop
+            self.loop, self._rested = loop, 0
             self._schedule(loop)
 
     def stop(self) -> None:
@@ -45,8 +45,10 @@ class Ticker:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self.loop:
             return
-        self._rested = 0 if self._tick() else self._rested + self._seconds
-        if self._rested > REST_SECONDS:
-            self.loop = None
-        else:
-            self._schedule(loop)
+        try:
+            self._rested = 0 if self._tick() else self._rested + self._seconds
+        finally:  # also after an error: the next start() would change nothing
+            if self._rested > REST_SECONDS:
+                self.loop = None
+            else:
+                self._schedule(loop)

@@ -39,8 +39,12 @@ class ReplicaSettings(ConnectionSettings):
 
     @property
     def failover_servers(self) -> tuple[Server, ...]:
-        hosts = filter(None, (self.database_failover_hosts or "").split(","))
-        return tuple(self.model_copy(update=_address(host)).server for host in hosts)
+        hosts = (self.database_failover_hosts or "").split(",")
+        return tuple(
+            self.model_copy(update=_address(host)).server
+            for host in hosts
+            if host.strip()
+        )
 
     @property
     def connections(self) -> int:

@@ -70,6 +70,8 @@ class Database:
         """The only COMMIT, and so the only place where an outcome is unknown."""
         try:
             await unit.commit()
+            if isinstance(unit, AsyncConnection):  # a session calls the router itself
+                await unit.run_sync(self.router.committed)
         except DBAPIError as error:
             if error.connection_invalidated:
                 text = "connection lost during COMMIT"
@@ -78,8 +80,6 @@ class Database:
         except asyncio.CancelledError:
             self.interrupted_commits += 1
             raise
-        if isinstance(unit, AsyncConnection):  # a session calls the router itself
-            await unit.run_sync(self.router.committed)
 
     async def ping(self) -> None:
         async with self.engine.connect() as connection:

@@ -77,18 +77,18 @@ class ReadOnlySession:
         return await self._run(lambda each: each.get(entity, ident, options=options))
 
     async def _run(self, read: Callable[[Session], T]) -> T:
-        self._target = await self._router.choose(self._target)
+        target = self._target = await self._router.choose(self._target)
         began = monotonic()
         try:
-            return await greenlet_spawn(_read, self._target.engine.sync_engine, read)
+            return await greenlet_spawn(_read, target.engine.sync_engine, read)
         except SQLAlchemyError as error:
             # No caller has seen a row yet: the statement can be repeated once.
             seconds = monotonic() - began
-            target = self._router.retry(self._target, error, seconds)
-            if not target:
+            other = self._router.retry(target, error, seconds)
+            if not other:
                 raise
-        self._target = target
-        return await greenlet_spawn(_read, target.engine.sync_engine, read)
+        self._target = other
+        return await greenlet_spawn(_read, other.engine.sync_engine, read)
 
 
 def _read(engine: Engine, read: Callable[[Session], T]) -> T:
@@ -134,7 +134,8 @@ def track_failures(engine: AsyncEngine) -> None:
 
 
 def _clear_failed(connection: Connection, *_: Any) -> None:
-    connection.info.pop("failed", None)
+    if not connection.invalidated:
+        connection.info.pop("failed", None)
 
 
 def _set_failed(context: ExceptionContext) -> None:

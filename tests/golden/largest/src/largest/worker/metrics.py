@@ -58,4 +58,4 @@ class WorkerMetrics(Collector):
 
 def end_gauges(**_: Any) -> None:
     """Remove the gauges that the predecessor of this process has left."""
-    mark_process_dead(current_process().index)  # type: ignore[no-untyped-call]
+    mark_process_dead(getattr(current_process(), "index", "parent"))  # type: ignore[no-untyped-call]

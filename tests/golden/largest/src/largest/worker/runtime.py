@@ -47,8 +47,10 @@ class EventLoopThread:
         try:
             self._run_sync(self._run(work))
         finally:
-            if self._task:  # a signal ends the process: let the task roll back before
-                self._run_sync(self._cancel(self._task))
+            if (
+                task := self._task
+            ):  # a signal ends the process: let the task roll back before
+                self._run_sync(self._cancel(task))
 
     async def _run(self, work: Work) -> None:
         self._task = asyncio.current_task()

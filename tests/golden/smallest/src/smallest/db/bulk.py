@@ -38,12 +38,14 @@ async def export(database: Database) -> AsyncIterator[AsyncConnection]:
         for_export(database.engine).connect() as connection,
     ):
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
                 await extend_timeouts(connection, seconds)
                 yield await connection.execution_options(
                     yield_per=BATCH_SIZE, time_limit=seconds
                 )
         except TimeoutError as error:
+            if not limit.expired():
+                raise
             raise OperationTimeout(f"an export of more than {seconds:g} s") from error
         finally:
             # Its timeouts end with it, and the rows that were not read.

@@ -46,7 +46,9 @@ class FairPool(AsyncAdaptedQueuePool):
 
     def connect(self) -> PoolProxiedConnection:
         began = monotonic()
-        token = checkout_deadline.set(began + self.timeout())
+        token = checkout_deadline.set(
+            min(checkout_deadline.get(), began + self.timeout())
+        )
         try:
             if not self.gate.acquire_nowait():
                 self._queue()

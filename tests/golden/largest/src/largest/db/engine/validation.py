@@ -113,9 +113,12 @@ class Validation:
         for check in self.checks:
             check(connection)
 
-    def _on_checkin(self, _: Any, entry: ConnectionPoolEntry) -> None:
-        if entry.info.pop("reset_failed", False):
-            entry.invalidate()
+    def _on_checkin(self, connection: Any, entry: ConnectionPoolEntry) -> None:
+        if entry.info.pop("reset_failed", False) and connection:
+            # Closed without an await, in which a cancellation would lose the place in
+            # the pool; replaced at the next checkout.
+            self._watchdog.shut_down(connection.driver_connection)
+            entry.invalidate(soft=True)
         entry.info["used_at"] = monotonic()
 
     def _retire_if_read_only(self, context: ExceptionContext) -> None:

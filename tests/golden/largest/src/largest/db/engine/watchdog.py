@@ -137,7 +137,13 @@ class BoundedDialect(DefaultDialect):
         context = args[-1]
         seconds = context.execution_options.get("time_limit", self.watchdog.seconds)
         connection = context.root_connection.connection
-        self.watchdog.within(connection, seconds, execute, cursor, *args)
+        try:
+            self.watchdog.within(connection, seconds, execute, cursor, *args)
+        except self.loaded_dbapi.Error:
+            raise
+        except BaseException:  # a cancellation, or an assertion of the driver
+            _distrust(connection)
+            raise
         if getattr(cursor, "server_side", False):  # its rows are still to come
             bounded = partial(self.watchdog.within, connection, seconds)
             context.cursor = BoundedCursor(cursor, connection, bounded)
@@ -146,11 +152,15 @@ class BoundedDialect(DefaultDialect):
         try:
             self.watchdog.within(connection, seconds, end, connection)
         except BaseException:
-            # The protocol state is unknown after this: do not return the connection
-            # to the pool. NotImplementedError: SQLAlchemy's first connect.
-            with suppress(NotImplementedError):
-                connection.info["reset_failed"] = True
+            _distrust(connection)
             raise
+
+
+def _distrust(connection: Any) -> None:
+    """The protocol state is unknown: do not use the connection again."""
+    # NotImplementedError: SQLAlchemy's first connect.
+    with suppress(NotImplementedError):
+        connection.info["reset_failed"] = True
 
 
 class BoundedCursor:

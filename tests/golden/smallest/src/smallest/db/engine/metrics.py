@@ -111,6 +111,7 @@ def instrument(engine: AsyncEngine, name: str, *, leak_trace: bool) -> None:
         INVALIDATED.labels(name, reason).inc()
 
     event.listen(engine.sync_engine, "invalidate", count)
+    event.listen(engine.sync_engine, "soft_invalidate", count)
 
 
 def _is_in_use(checkout: Any) -> bool:
