@@ -10,7 +10,7 @@ from database import SLOW
 from fastapi import FastAPI
 from shop.db import Database, Write
 from sqlalchemy import delete, insert, inspect, select, text, update
-from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 DDL = text(
@@ -183,3 +183,16 @@ async def test_change_of_an_object_that_was_read_reaches_no_database(
         await session.execute(select(Probe))
 
     assert await rows(database) == [1]
+
+
+async def test_connection_lost_in_a_savepoint_is_an_error_of_the_database(
+    database: Database,
+) -> None:
+    lost = OperationalError("SELECT 1", {}, OSError(), connection_invalidated=True)
+    with pytest.raises(OperationalError) as caught:  # noqa: PT012
+        async with database.write() as session, session.begin_nested():
+            connection = await session.connection()
+            await connection.invalidate()
+            raise lost
+
+    assert caught.value is lost

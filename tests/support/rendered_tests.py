@@ -21,6 +21,7 @@ SUBJECTS = {
     "test_metrics.py": "db/engine/metrics.py",
     "test_pool.py": "db/engine/pool.py",
     "test_replicas.py": "db/replicas",
+    "test_watchdog.py": "db/engine/watchdog.py",
     "test_worker.py": "worker",
 }
 
