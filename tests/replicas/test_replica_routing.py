@@ -201,7 +201,7 @@ PROTECTIONS = {
     "primary for the rest of the session": Protection(
         "killed_session_moves_to_the_primary",
         "db/orm.py",
-        "        self._target = target\n",
+        "        self._target = other\n",
         "",
     ),
     "one server for all statements of a session": Protection(

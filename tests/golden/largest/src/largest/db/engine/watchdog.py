@@ -139,9 +139,7 @@ class BoundedDialect(DefaultDialect):
         connection = context.root_connection.connection
         try:
             self.watchdog.within(connection, seconds, execute, cursor, *args)
-        except self.loaded_dbapi.Error:
-            raise
-        except BaseException:  # a cancellation, or an assertion of the driver
+        except (AssertionError, asyncio.CancelledError):  # psycopg raises both
             _distrust(connection)
             raise
         if getattr(cursor, "server_side", False):  # its rows are still to come
