@@ -4,6 +4,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -54,12 +55,10 @@ def test_worker_goes_on_after_the_broker_was_away_when_a_task_ended(
         code, file = "if not ack.__self__.acknowledged:", "worker/consumer.py"
         source = shop.service.changed(tmp_path / "src", file, code, "if False:")
         shop.variables["PYTHONPATH"] = f"{source}:{PROGRAMS}"
-    with (
-        shop.service.running(**shop.variables) as running,
-        shop.worker("--concurrency=1") as worker,
-    ):
+    with shop.service.running(**shop.variables) as running, ExitStack() as stack:
         order = promised(running)
-        with shop.held(order):
+        with shop.held(order):  # before a worker is there to pay it
+            worker = stack.enter_context(shop.worker("--concurrency=1"))
             until(lambda: shop.number(WAITING), "the task is at work")
             redis.kill()
         worker.wait_for_log("Couldn't ack")

@@ -72,11 +72,13 @@ def interrupted(shop: Shop, how: str) -> Iterator[tuple[str, Program]]:
     """A worker that is interrupted in the midst of a payment, and the order."""
     with shop.service.running(**shop.variables) as running:
         order = promised(running)
-    with shop.worker("--concurrency=1", **HASTE) as worker:
-        with shop.held(order):
+    with ExitStack() as row:
+        row.enter_context(shop.held(order))  # before a worker is there to pay it
+        with shop.worker("--concurrency=1", **HASTE) as worker:
             until(lambda: shop.number(WAITING), "the task is at work")
             end(worker, how)
-        yield order, worker
+            row.close()
+            yield order, worker
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ class BoundedDialect(DefaultDialect):
         connection = context.root_connection.connection
         try:
             self.watchdog.within(connection, seconds, execute, cursor, *args)
-        except (AssertionError, asyncio.CancelledError):  # psycopg raises both
+        except (AssertionError, asyncio.CancelledError):  # a driver out of step
             _distrust(connection)
             raise
         if getattr(cursor, "server_side", False):  # its rows are still to come
