@@ -17,7 +17,7 @@ from .watchdog import BoundedDialect
 
 DRIVERNAME = "mysql+aiomysql_bounded"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
-require(Connection, "_connect", "_request_authentication")
+require(Connection, "_connect", "_request_authentication", "escape")
 
 
 class Dialect(BoundedDialect, MySQLDialect_aiomysql):
@@ -49,6 +49,12 @@ class _Connection(UncancelledStatements, Connection):  # type: ignore[misc]
 
     aiomysql would log in without it, and send the password if it is asked to.
     """
+
+    def escape(self, obj: Any) -> Any:
+        # aiomysql would call a function that PyMySQL 1.2 has no more.
+        if isinstance(obj, bytes):
+            return f"_binary X'{obj.hex()}'"
+        return super().escape(obj)
 
     async def _request_authentication(self) -> None:
         if self._ssl_context and not self.server_capabilities & CLIENT.SSL:

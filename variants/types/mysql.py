@@ -1,13 +1,19 @@
-"""The column type for each annotation of a model, and how a migration writes it."""
+"""Column types for annotations of models, where those of SQLAlchemy lose something."""
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import datetime, timedelta
+from decimal import Decimal
+from math import isfinite
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-if TYPE_CHECKING:
-    from alembic.autogenerate.api import AutogenContext
+# Without fsp=6, whole seconds.
+DATETIME = mysql.DATETIME(fsp=6)
+TIME = mysql.TIME(fsp=6)
+JSON = sa.JSON(none_as_null=True)
+
+EPOCH = datetime(1970, 1, 1)
 
 
 @sa.event.listens_for(sa.Table, "after_parent_attach")
@@ -16,33 +22,41 @@ def _compare_exactly(own: sa.Table, _: sa.MetaData) -> None:
     own.dialect_kwargs["mysql_collate"] = "utf8mb4_bin"
 
 
-class UTCDateTime(sa.TypeDecorator[datetime]):
-    """MySQL stores no time zone: write UTC, and say so when reading."""
+class Duration(sa.TypeDecorator[timedelta]):
+    """As SQLAlchemy stores it, by a time after 1970, but with its microseconds."""
 
-    impl = mysql.DATETIME(fsp=6)  # without it, whole seconds
+    impl = DATETIME
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Any) -> Any:
-        if value and not value.tzinfo:
-            raise ValueError("a time without a zone: write datetime.now(UTC)")
-        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+    def process_bind_param(self, value: timedelta | None, dialect: Any) -> Any:
+        return None if value is None else EPOCH + value
 
-    def process_result_value(self, value: Any, dialect: Any) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value else None
+    def process_result_value(self, value: Any, dialect: Any) -> timedelta | None:
+        return None if value is None else value - EPOCH
 
 
-def _render_item(
-    kind: str, item: Any, context: "AutogenContext"
-) -> str | Literal[False]:
-    """A migration names the type of the column, not the Python class around it."""
-    if kind == "type" and isinstance(item, UTCDateTime):
-        context.imports.add("from sqlalchemy.dialects import mysql")
-        return "mysql.DATETIME(fsp=6)"
-    return False
+class Double(sa.TypeDecorator[float]):
+    """MySQL has no infinity and no NaN."""
+
+    impl = sa.Double
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, dialect: Any) -> float | None:
+        if value is not None and not isfinite(value):
+            raise ValueError(f"{value} cannot be stored: write a finite number")
+        return value
 
 
 TYPES: dict[Any, Any] = {
-    datetime: UTCDateTime(),
+    bytes: mysql.LONGBLOB(),  # a BLOB ends at 64 kB, as a TEXT does
+    float: Double(),
     int: sa.BigInteger(),
+    str: mysql.LONGTEXT(),
+    timedelta: Duration(),
 }
-MIGRATION_OPTIONS: dict[str, Any] = {"render_item": _render_item}
+# An annotation without a type that keeps its values, and what helps.
+REJECTED: dict[Any, str] = {
+    Decimal: "MySQL drops what follows the point unless the column says how many"
+    " digits: mapped_column(Numeric(12, 2)).",
+}
+MIGRATION_OPTIONS: dict[str, Any] = {}

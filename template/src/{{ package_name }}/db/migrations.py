@@ -5,14 +5,15 @@ import logging
 import time
 from contextlib import AbstractContextManager
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
+from alembic.autogenerate.api import AutogenContext
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError, to_tuple
-from sqlalchemy import Connection, MetaData, event
+from sqlalchemy import Connection, MetaData, TypeDecorator, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -124,9 +125,28 @@ def _configure(metadata: MetaData, **options: Any) -> None:
     context.configure(
         target_metadata=metadata,
         transaction_per_migration=True,
+        render_item=_render_item,
         **MIGRATION_OPTIONS,
         **options,
     )
+
+
+def _render_item(
+    kind: str, item: Any, autogenerate: AutogenContext
+) -> str | Literal[False]:
+    """A migration names the type of the column, not the class of `Base` around it."""
+    if not isinstance(item, TypeDecorator) or not _is_ours(item):
+        return False
+    column = item.impl_instance
+    *_, dialects, dialect, _ = type(column).__module__.split(".")
+    if dialects != "dialects":
+        return f"sa.{column!r}"
+    autogenerate.imports.add(f"from sqlalchemy.dialects import {dialect}")
+    return f"{dialect}.{column!r}"
+
+
+def _is_ours(item: object) -> bool:
+    return type(item).__module__.startswith(f"{__package__}.")
 
 
 def _run() -> None:

@@ -1,0 +1,40 @@
+"""Models: no annotation loses a value, no attribute needs an await after a flush."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.servers import DRIVERS
+from tests.support.service import Service
+
+pytestmark = pytest.mark.boot
+
+NO_DECIMAL = {
+    "mysql": "mapped_column(Numeric(12, 2))",
+    "sqlite": "store whole numbers of the smallest unit",
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_no_annotation_loses_a_value(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    done = service(driver).program("column_types", **database(driver))
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    mixed, decimal = outcome.pop("rejected")
+
+    assert set(outcome.pop("nulls")) == {1}
+    assert outcome == {
+        "accepted": [],
+        "after flush": [True] * 3,
+        "changed": [],
+        "in place": [{"a": 1, "b": 2}, ["a", "b"]],
+        "times": [True] * 3,
+    }
+    assert "value: the values of Mixed are stored" in mixed
+    sentence = NO_DECIMAL.get(DRIVERS[driver]["dialect"])
+    assert (sentence in decimal) if sentence else not decimal
