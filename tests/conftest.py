@@ -19,7 +19,13 @@ from tests.support.bytecode import share
 from tests.support.clusters import Cluster, own_cluster
 from tests.support.combinations import all_answers, name
 from tests.support.rendering import Answers
-from tests.support.servers import DRIVERS, SERVERS, PgBouncer, Server, pgbouncer
+from tests.support.servers import (
+    SERVERS,
+    PgBouncer,
+    Server,
+    pgbouncer,
+    usual_server,
+)
 from tests.support.service import Service, copy
 
 # By a name and what fills the folder.
@@ -58,18 +64,21 @@ def template(isolated: None, tmp_path_factory: pytest.TempPathFactory) -> Path: 
 
 
 @pytest.fixture(scope="session")
-def server_of() -> Iterator[Callable[[str], Server]]:
-    """The server that a driver speaks to, started when it is first asked for."""
+def server_of() -> Iterator[Callable[..., Server]]:
+    """The server that a driver speaks to, started when it is first asked for.
+
+    `server_of("asyncmy")` is MariaDB, `server_of("asyncmy", "mysql")` MySQL itself.
+    """
     started: dict[str, Server] = {}
     with ExitStack() as stack:
 
-        def server_of(driver: str) -> Server:
-            dialect = DRIVERS[driver]["dialect"]
-            if dialect not in started:
+        def server_of(driver: str, name: str = "") -> Server:
+            name = name or usual_server(driver)
+            if name not in started:
                 # Not below pytest's own folder, which other users must not enter.
                 folder = Path(stack.enter_context(TemporaryDirectory()))
-                started[dialect] = stack.enter_context(SERVERS[dialect](folder))
-            return started[dialect]
+                started[name] = stack.enter_context(SERVERS[name](folder))
+            return started[name]
 
         yield server_of
 
@@ -81,18 +90,19 @@ def server(server_of: Callable[[str], Server]) -> Server:
 
 @pytest.fixture(scope="session")
 def cluster_of() -> Iterator[Callable[[str], Cluster]]:
-    """The cluster of a dialect, started when it is first asked for, and then healed.
+    """The cluster of servers of that name, started when it is first asked for, and
+    then healed.
 
     Tests that promote a replica take an `own_cluster`.
     """
     started: dict[str, Cluster] = {}
     with ExitStack() as stack:
 
-        def cluster_of(dialect: str) -> Cluster:
-            if dialect not in started:
-                started[dialect] = stack.enter_context(own_cluster(dialect))
-            started[dialect].heal()
-            return started[dialect]
+        def cluster_of(name: str) -> Cluster:
+            if name not in started:
+                started[name] = stack.enter_context(own_cluster(name))
+            started[name].heal()
+            return started[name]
 
         yield cluster_of
 
@@ -197,14 +207,17 @@ def routed(rendered: Callable[[Answers], Service]) -> Callable[[str], Service]:
 
 @pytest.fixture
 def database(
-    server_of: Callable[[str], Server], tmp_path: Path
-) -> Callable[[str], dict[str, str]]:
-    """The variables of an empty database for the driver, over TLS where it can be."""
+    server_of: Callable[..., Server], tmp_path: Path
+) -> Callable[..., dict[str, str]]:
+    """The variables of an empty database for the driver, over TLS where it can be.
 
-    def variables(driver: str) -> dict[str, str]:
+    `database("asyncmy", "mysql")` is on MySQL itself: see DRIVERS_ON.
+    """
+
+    def variables(driver: str, server: str = "") -> dict[str, str]:
         if driver == "aiosqlite":
             return {"DATABASE_PATH": str(tmp_path / "shop.sqlite3")}
         name = f"db_{tmp_path.name.lower()}"
-        return {"DATABASE_URL": server_of(driver).database(name)}
+        return {"DATABASE_URL": server_of(driver, server).database(name)}
 
     return variables

@@ -18,7 +18,12 @@ from sqlalchemy import make_url
 from tests.support.processes import Process, children
 from tests.support.proxy import Proxy
 from tests.support.rendering import ROOT
-from tests.support.servers import DRIVERS, NETWORKED, SERVERS, Server
+from tests.support.servers import (
+    NETWORKED,
+    SERVERS,
+    Server,
+    usual_server,
+)
 from tests.support.service import PROGRAMS, Service
 
 pytestmark = pytest.mark.boot
@@ -84,7 +89,7 @@ def test_silent_database_is_waited_for_no_longer_than_was_promised(
     shop = service(driver)
     with (
         TemporaryDirectory() as folder,
-        SERVERS[DRIVERS[driver]["dialect"]](Path(folder)) as server,
+        SERVERS[usual_server(driver)](Path(folder)) as server,
         silence_of(server) as silence,
     ):
         found, rows = experience(shop, silence, server.url)

@@ -31,12 +31,17 @@ SESSION = {"postgresql": "pg_backend_pid()", "mysql": "connection_id()"}
 SLOWLY = {
     "postgresql": "inet_server_port() + 0 * length(CASE WHEN pg_is_in_recovery()"
     f" THEN pg_sleep({LONG_SECONDS})::text ELSE '' END)",
-    "mysql": f"@@port + IF(@@read_only, SLEEP({LONG_SECONDS}), 0)",
+    # MySQL ends a SLEEP that takes too long without an error, unless there are rows.
+    "mysql": f"@@port + IF(@@read_only, SLEEP({LONG_SECONDS}), 0) FROM"
+    " (SELECT 1 UNION SELECT 2) AS twice",
 }
-PAUSE = {"postgresql": "SELECT pg_wal_replay_pause()", "mysql": "STOP SLAVE SQL_THREAD"}
+PAUSE = {
+    "postgresql": "SELECT pg_wal_replay_pause()",
+    "mysql": "STOP REPLICA SQL_THREAD",
+}
 RESUME = {
     "postgresql": "SELECT pg_wal_replay_resume()",
-    "mysql": "START SLAVE SQL_THREAD",
+    "mysql": "START REPLICA SQL_THREAD",
 }
 ADMINISTRATOR = {"postgresql": "postgres", "mysql": "root"}
 

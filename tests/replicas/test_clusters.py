@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.support.clusters import CLUSTERS, Cluster, Node, Replica, own_cluster, until
+from tests.support.servers import SERVERS_OF
 
 pytestmark = pytest.mark.boot
 
@@ -222,9 +223,9 @@ def test_killed_node_breaks_connections_and_refuses_them_until_it_is_started(
         assert table.read(url) == table.read(table.primary)
 
 
-@pytest.mark.parametrize("dialect", CLUSTERS)
-def test_promoted_replica_takes_writes_ever_after(dialect: str) -> None:
-    with own_cluster(dialect) as cluster:
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_promoted_replica_takes_writes_ever_after(name: str) -> None:
+    with own_cluster(name) as cluster:
         table, (replica, *_) = table_of(cluster), cluster.replicas
         table.write(1)
         replica.catch_up()
@@ -256,9 +257,9 @@ def test_healed_cluster_replicates(cluster: Cluster, table: Table) -> None:
         assert table.read(url) == [1]
 
 
-@pytest.mark.parametrize("dialect", CLUSTERS)
-def test_cluster_ends_with_all_its_nodes(dialect: str) -> None:
-    with own_cluster(dialect) as cluster:
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_cluster_ends_with_all_its_nodes(name: str) -> None:
+    with own_cluster(name) as cluster:
         nodes = [cluster.primary, *cluster.replicas]
         nodes[0].freeze()
         nodes[1].kill()
@@ -266,11 +267,12 @@ def test_cluster_ends_with_all_its_nodes(dialect: str) -> None:
     assert not any(node.daemon.is_running for node in nodes)
 
 
+@pytest.mark.parametrize("name", SERVERS_OF["mysql"])
 def test_application_may_do_nothing_to_the_server(
-    cluster_of: Callable[[str], Cluster],
+    cluster_of: Callable[[str], Cluster], name: str
 ) -> None:
     """Else it could write on a replica."""
-    with session(cluster_of("mysql").primary.verified) as ask:
+    with session(cluster_of(name).primary.verified) as ask:
         assert ask("SELECT CURRENT_USER()") == [("app@localhost",)]
         with pytest.raises(pymysql.OperationalError, match="Access denied"):
             ask("SET GLOBAL read_only = 0")

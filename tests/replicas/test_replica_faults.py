@@ -26,7 +26,7 @@ from tests.support.clusters import (
     until,
 )
 from tests.support.processes import children
-from tests.support.servers import DRIVERS, NETWORKED
+from tests.support.servers import NETWORKED_ON
 from tests.support.service import ORDER, Running, Service
 
 pytestmark = pytest.mark.boot
@@ -279,15 +279,16 @@ EVENTS: dict[str, tuple[Event, set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("driver", NETWORKED)
+@pytest.mark.parametrize(("driver", "server"), NETWORKED_ON)
 def test_failure_of_a_replica_fails_no_read(
     routed: Callable[[str], Service],
     cluster_of: Callable[[str], Cluster],
     tmp_path: Path,
     driver: str,
+    server: str,
 ) -> None:
     shop = routed(driver)
-    cluster = cluster_of(DRIVERS[driver]["dialect"])
+    cluster = cluster_of(server)
     name = f"db_{tmp_path.name.lower()}"
     variables = variables_of(cluster, name) | {
         "DATABASE_REPLICA_MAX_LAG_SECONDS": str(MAX_LAG_SECONDS),

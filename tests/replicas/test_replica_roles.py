@@ -19,7 +19,7 @@ from tests.support.clusters import CLUSTERS, Cluster, Replica, until
 from tests.support.processes import children
 from tests.support.proxy import Proxy
 from tests.support.rendering import Answers
-from tests.support.servers import DRIVERS, pgbouncer
+from tests.support.servers import DRIVERS, DRIVERS_ON, pgbouncer
 from tests.support.service import ORDER, PROGRAMS, Running, Service
 
 pytestmark = pytest.mark.boot
@@ -44,17 +44,17 @@ def writer_to_be(shop: Service, **variables: str) -> Iterator[subprocess.Popen[s
         yield process
 
 
-@pytest.mark.parametrize("dialect", CLUSTERS)
+@pytest.mark.parametrize("server", CLUSTERS)
 def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
-    routed: Callable[[str], Service], tmp_path: Path, dialect: str
+    routed: Callable[[str], Service], tmp_path: Path, server: str
 ) -> None:
     """By a session of any driver; a service uses its endpoint again when it leads to
     another replica.
     """
-    drivers = [name for name, row in DRIVERS.items() if row["dialect"] == dialect]
+    drivers = [driver for driver, name in DRIVERS_ON if name == server]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        cluster = stack.enter_context(CLUSTERS[dialect](folder, 2))
+        cluster = stack.enter_context(CLUSTERS[server](folder, 2))
         promoted, other = cluster.replicas
         port = make_url(promoted.url).port or 0
         endpoint = stack.enter_context(Proxy("127.0.0.1", port))
@@ -98,7 +98,7 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
         assert children(running.process.pid) == workers
         assert running.stop() == 0
 
-    assert refused == [[REFUSED[dialect]] * 3] * 2
+    assert refused == [[REFUSED[DRIVERS[driver]["dialect"]]] * 3] * 2
     assert {answer.status for answer in load.answers} == {200}
     assert all(answer.was_right for answer in load.answers)
 
@@ -193,13 +193,17 @@ def test_reader_of_aurora_that_does_not_report_its_lag_is_not_read_from(
     assert (went > 0) is reports
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "aiomysql"])
+@pytest.mark.parametrize(
+    ("driver", "server"),
+    [("asyncpg", "postgresql"), ("aiomysql", "mariadb"), ("asyncmy", "mysql")],
+)
 def test_doctor_names_role_and_lag_of_each_replica(
     routed: Callable[[str], Service],
     cluster_of: Callable[[str], Cluster],
     driver: str,
+    server: str,
 ) -> None:
-    shop, cluster = routed(driver), cluster_of(DRIVERS[driver]["dialect"])
+    shop, cluster = routed(driver), cluster_of(server)
     primary, urls = cluster.database(f"doctor_{driver}")
     replica, port = cluster.replicas[0], make_url(urls[0]).port
     variables = {"DATABASE_URL": primary, "DATABASE_REPLICA_URLS": ",".join(urls)}

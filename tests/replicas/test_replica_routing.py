@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 
 from tests.support.clusters import Cluster, Node
 from tests.support.rendering import ROOT
-from tests.support.servers import DRIVERS, NETWORKED
+from tests.support.servers import DRIVERS, NETWORKED_ON, usual_server
 from tests.support.service import Service
 
 pytestmark = pytest.mark.boot
@@ -103,8 +103,8 @@ def run(
 ) -> Callable[..., Any]:
     """Run scenarios on a driver, with the variables of an empty database."""
 
-    def run(driver: str, *scenarios: str, **variables: str) -> Any:
-        cluster = cluster_of(DRIVERS[driver]["dialect"])
+    def run(driver: str, *scenarios: str, server: str = "", **variables: str) -> Any:
+        cluster = cluster_of(server or usual_server(driver))
         name = f"db_{tmp_path.name.lower()}"
         cluster.database(name)
 
@@ -125,9 +125,11 @@ def run(
     return run
 
 
-@pytest.mark.parametrize("driver", NETWORKED)
-def test_read_goes_where_it_should(run: Callable[..., Any], driver: str) -> None:
-    assert run(driver, *right(driver)) == right(driver)
+@pytest.mark.parametrize(("driver", "server"), NETWORKED_ON)
+def test_read_goes_where_it_should(
+    run: Callable[..., Any], driver: str, server: str
+) -> None:
+    assert run(driver, *right(driver), server=server) == right(driver)
 
 
 class Protection(NamedTuple):

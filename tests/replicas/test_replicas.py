@@ -17,7 +17,13 @@ from sqlalchemy import make_url
 from tests.support.clusters import Cluster, own_cluster, until
 from tests.support.processes import children
 from tests.support.proxy import Proxy
-from tests.support.servers import DRIVERS, NETWORKED, Server
+from tests.support.servers import (
+    DRIVERS,
+    NETWORKED,
+    NETWORKED_ON,
+    Server,
+    usual_server,
+)
 from tests.support.service import ORDER, Running, Service, wait_until
 
 pytestmark = pytest.mark.boot
@@ -39,11 +45,11 @@ def variables_of(cluster: Cluster, name: str) -> dict[str, str]:
 @pytest.fixture
 def way(
     cluster_of: Callable[[str], Cluster], tmp_path: Path
-) -> Callable[[str], tuple[Cluster, dict[str, str]]]:
+) -> Callable[..., tuple[Cluster, dict[str, str]]]:
     """The cluster that a driver speaks to, and the variables of an empty database."""
 
-    def way(driver: str) -> tuple[Cluster, dict[str, str]]:
-        cluster = cluster_of(DRIVERS[driver]["dialect"])
+    def way(driver: str, server: str = "") -> tuple[Cluster, dict[str, str]]:
+        cluster = cluster_of(server or usual_server(driver))
         return cluster, variables_of(cluster, f"db_{tmp_path.name.lower()}")
 
     return way
@@ -128,13 +134,14 @@ def test_own_tests_pass(
     assert "skipped" not in done.stdout
 
 
-@pytest.mark.parametrize("driver", NETWORKED)
+@pytest.mark.parametrize(("driver", "server"), NETWORKED_ON)
 def test_what_was_written_is_read_from_replicas_that_are_late(
     routed: Callable[[str], Service],
-    way: Callable[[str], tuple[Cluster, dict[str, str]]],
+    way: Callable[..., tuple[Cluster, dict[str, str]]],
     driver: str,
+    server: str,
 ) -> None:
-    shop, (cluster, variables) = routed(driver), way(driver)
+    shop, (cluster, variables) = routed(driver), way(driver, server)
     # The highest: replicas that replay nothing stay in rotation.
     variables["DATABASE_REPLICA_MAX_LAG_SECONDS"] = "60"
     shop.make("migrate", **variables)
@@ -221,12 +228,12 @@ def end_primary(cluster: Cluster, dialect: str) -> None:
     cluster.replicas[0].catch_up()
 
 
-@pytest.mark.parametrize("driver", NETWORKED)
+@pytest.mark.parametrize(("driver", "server"), NETWORKED_ON)
 def test_writes_follow_the_primary_and_none_is_lost(
-    routed: Callable[[str], Service], driver: str
+    routed: Callable[[str], Service], driver: str, server: str
 ) -> None:
     shop, dialect = routed(driver), DRIVERS[driver]["dialect"]
-    with own_cluster(dialect) as cluster:
+    with own_cluster(server) as cluster:
         primary, replicas = cluster.database("shop")
         variables = {
             "DATABASE_URL": several_hosts([primary, replicas[0]]),

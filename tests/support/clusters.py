@@ -23,6 +23,7 @@ from tests.support.servers import (
     binaries,
     certify,
     launchers,
+    mysql_program,
 )
 
 # A query on a standby holds up for 30 s what it would replay.
@@ -151,25 +152,37 @@ class MariaDBNode(MariaDB, Node):
 class MariaDBReplica(MariaDBNode, Replica):
     link: Proxy  # between it and the primary
 
+    SOURCE = (
+        "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'root',"
+        " MASTER_PORT = {}, MASTER_CONNECT_RETRY = 1, MASTER_USE_GTID = slave_pos"
+    )
+    DELAY = "CHANGE MASTER TO MASTER_DELAY = {}"
+    WRITTEN = "@@gtid_binlog_pos"
+    RECEIVED = "Gtid_IO_Pos"
+    WAIT = "MASTER_GTID_WAIT('{}', {})"
+
     @property
     def status(self) -> dict[str, Any]:
-        (row,) = self.execute("SHOW SLAVE STATUS")
+        (row,) = self.execute("SHOW REPLICA STATUS")
         return dict(row)
+
+    @property
+    def is_paused(self) -> bool:
+        status = self.status
+        return "No" in {
+            status.get(f"{who}_SQL_Running") for who in ("Slave", "Replica")
+        }
 
     def follow(self) -> None:
         """Repeat all that the primary has written and writes."""
-        self.execute(
-            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'root',"
-            f" MASTER_PORT = {self.link.port}, MASTER_CONNECT_RETRY = 1,"
-            " MASTER_USE_GTID = slave_pos"
-        )
-        self.execute("START SLAVE")
+        self.execute(self.SOURCE.format(self.link.port))
+        self.execute("START REPLICA")
 
     def pause(self) -> None:
-        self.execute("STOP SLAVE SQL_THREAD")
+        self.execute("STOP REPLICA SQL_THREAD")
 
     def resume(self) -> None:
-        self.execute("START SLAVE SQL_THREAD")
+        self.execute("START REPLICA SQL_THREAD")
 
     def delay(self, milliseconds: int) -> None:
         """Replay it so long after it was written, or from a second on up to 2 s later.
@@ -180,31 +193,42 @@ class MariaDBReplica(MariaDBNode, Replica):
         """
         seconds = ceil(milliseconds / 1000) + 1 if milliseconds >= 1000 else 0
         self.link.delay_answers(0 if seconds else milliseconds / 1000)
-        status = self.status
-        if status["SQL_Delay"] != seconds:
-            is_paused = status["Slave_SQL_Running"] == "No"
-            self.execute("STOP SLAVE")
-            self.execute(f"CHANGE MASTER TO MASTER_DELAY = {seconds}")
-            self.execute("START SLAVE IO_THREAD" if is_paused else "START SLAVE")
+        if self.status["SQL_Delay"] != seconds:
+            is_paused = self.is_paused
+            self.execute("STOP REPLICA")
+            self.execute(self.DELAY.format(seconds))
+            self.execute("START REPLICA IO_THREAD" if is_paused else "START REPLICA")
 
     def catch_up(self) -> None:
-        (row,) = self.primary.execute("SELECT @@gtid_binlog_pos AS position")
+        (row,) = self.primary.execute(f"SELECT {self.WRITTEN} AS position")
         self._replay(row["position"])
 
     def promote(self) -> None:
         # In this order: the first thread that starts discards what was received.
         self.resume()
-        self.execute("STOP SLAVE IO_THREAD")
-        self._replay(self.status["Gtid_IO_Pos"])
-        self.execute("STOP SLAVE")
-        self.execute("RESET SLAVE ALL")
+        self.execute("STOP REPLICA IO_THREAD")
+        self._replay(self.status[self.RECEIVED])
+        self.execute("STOP REPLICA")
+        self.execute("RESET REPLICA ALL")
         self.execute("SET GLOBAL read_only = 0")
         self.daemon.command.remove(READ_ONLY)
 
     def _replay(self, position: str) -> None:
-        wait = f"MASTER_GTID_WAIT('{position}', {PATIENCE_SECONDS})"
+        wait = self.WAIT.format(position, PATIENCE_SECONDS)
         (row,) = self.execute(f"SELECT {wait} AS result")
         assert row["result"] == 0, f"{wait} is {row['result']}"
+
+
+class MySQLReplica(MariaDBReplica):
+    SOURCE = (
+        "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_USER = 'root',"
+        " SOURCE_PORT = {}, SOURCE_CONNECT_RETRY = 1, SOURCE_AUTO_POSITION = 1,"
+        " GET_SOURCE_PUBLIC_KEY = 1"
+    )
+    DELAY = "CHANGE REPLICATION SOURCE TO SOURCE_DELAY = {}"
+    WRITTEN = "@@GLOBAL.gtid_executed"
+    RECEIVED = "Retrieved_Gtid_Set"
+    WAIT = "WAIT_FOR_EXECUTED_GTID_SET('{}', {})"
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -282,6 +306,28 @@ READ_ONLY = "--read-only"
 
 @contextmanager
 def mariadb_cluster(folder: Path, replicas: int = 1) -> Iterator[Cluster]:
+    program = binaries("mysql")
+    options = ("--log-slave-updates", "--gtid-strict-mode")
+    with gtid_cluster(folder, replicas, program, options, MariaDBReplica) as cluster:
+        yield cluster
+
+
+@contextmanager
+def mysql_cluster(folder: Path, replicas: int = 1) -> Iterator[Cluster]:
+    program = mysql_program(folder)
+    options = ("--gtid-mode=ON", "--enforce-gtid-consistency=ON", "--sync-binlog=0")
+    with gtid_cluster(folder, replicas, program, options, MySQLReplica) as cluster:
+        yield cluster
+
+
+@contextmanager
+def gtid_cluster(
+    folder: Path,
+    replicas: int,
+    program: Path,
+    options: tuple[str, ...],
+    kind: type[MariaDBReplica],
+) -> Iterator[Cluster]:
     """A primary and replicas by GTID, with one certificate for `localhost`.
 
     Their URLs are those of a user who may do all to each database and no more.
@@ -289,18 +335,22 @@ def mariadb_cluster(folder: Path, replicas: int = 1) -> Iterator[Cluster]:
     certify(folder, "mysql")
     (folder / "start.sql").write_text(APPLICATION)
     with ExitStack() as stack:
-        first = stack.enter_context(mariadb_daemon(folder, 0))
+
+        def daemon(number: int) -> Daemon:
+            return stack.enter_context(gtid_daemon(folder, number, program, options))
+
+        first = daemon(0)
         files, url = first.folder / "files", "mysql://app@127.0.0.1:{}/app"
-        launchers["mysql"]._install(binaries("mysql"), files, first.user)
+        launchers["mysql"]._install(program, files, first.user)
+        (files / "auto.cnf").unlink(missing_ok=True)  # each has an id of its own
         primary = MariaDBNode(url.format(first.port), folder / "ca.pem", first)
 
         def copy(number: int) -> MariaDBReplica:
             link = stack.enter_context(Proxy("127.0.0.1", first.port))
-            other = stack.enter_context(mariadb_daemon(folder, number))
+            other = daemon(number)
             other.prepare("cp", "-r", files, other.folder)
             other.command.append(READ_ONLY)
-            own_url = url.format(other.port)
-            return MariaDBReplica(own_url, primary.ca, other, primary, link)
+            return kind(url.format(other.port), primary.ca, other, primary, link)
 
         copies = [copy(number) for number in range(1, 1 + replicas)]
         at_once(node.start for node in (primary, *copies))
@@ -309,10 +359,12 @@ def mariadb_cluster(folder: Path, replicas: int = 1) -> Iterator[Cluster]:
         yield Cluster(primary, [*copies])
 
 
-def mariadb_daemon(folder: Path, number: int) -> Daemon:
+def gtid_daemon(
+    folder: Path, number: int, program: Path, options: tuple[str, ...]
+) -> Daemon:
     home = folder / f"node-{number}"
     command = [
-        *(str(binaries("mysql")), "--no-defaults", f"--datadir={home}/files"),
+        *(str(program), "--no-defaults", f"--datadir={home}/files"),
         f"--tmpdir={home}",  # in /tmp it would remove the temporary tables of others
         *launchers["mysql"].OPTIONS,
         f"--init-file={folder}/start.sql",
@@ -322,10 +374,9 @@ def mariadb_daemon(folder: Path, number: int) -> Daemon:
         "--performance-schema=ON",
         f"--server-id={1 + number}",
         "--log-bin=binlog",
-        "--log-slave-updates",
         "--relay-log=relay",
-        "--gtid-strict-mode",
         "--innodb-flush-log-at-trx-commit=2",  # else what it committed dies with it
+        *options,
     ]
     return Daemon(command, home, user="mysql", last_signal=signal.SIGKILL)
 
@@ -337,12 +388,16 @@ def at_once(actions: Iterable[Callable[[], None]]) -> None:
         each.result()
 
 
-# By dialect, as SERVERS.
-CLUSTERS = {"mysql": mariadb_cluster, "postgresql": postgresql_cluster}
+# By name, as SERVERS.
+CLUSTERS = {
+    "mariadb": mariadb_cluster,
+    "mysql": mysql_cluster,
+    "postgresql": postgresql_cluster,
+}
 
 
 @contextmanager
-def own_cluster(dialect: str) -> Iterator[Cluster]:
+def own_cluster(name: str) -> Iterator[Cluster]:
     """For a test that promotes a replica, or else leaves no cluster behind."""
-    with TemporaryDirectory() as folder, CLUSTERS[dialect](Path(folder)) as cluster:
+    with TemporaryDirectory() as folder, CLUSTERS[name](Path(folder)) as cluster:
         yield cluster

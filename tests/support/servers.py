@@ -34,6 +34,30 @@ DRIVERS: dict[str, dict[str, str]] = yaml.safe_load(
 # Those that speak to a server.
 NETWORKED = tuple(name for name, row in DRIVERS.items() if row["dialect"] != "sqlite")
 PRODUCTS = {"mysql": "MariaDB", "postgresql": "PostgreSQL"}
+# The servers of each dialect, as SERVERS names them; the first is that of most tests.
+SERVERS_OF = {
+    "mysql": ("mariadb", "mysql"),
+    "postgresql": ("postgresql",),
+    "sqlite": (),
+}
+# Each driver with each server that it speaks to: ("asyncmy", "mysql") and so on.
+DRIVERS_ON = tuple(
+    (name, server)
+    for name, row in DRIVERS.items()
+    for server in SERVERS_OF[row["dialect"]]
+)
+# Each driver once, and each server: for a test whose subject is the server.
+NETWORKED_ON = (
+    ("asyncpg", "postgresql"),
+    ("psycopg", "postgresql"),
+    ("aiomysql", "mariadb"),
+    ("asyncmy", "mysql"),
+)
+
+
+def usual_server(driver: str) -> str:
+    """The name of the server that a driver is tested on, unless a test says more."""
+    return SERVERS_OF[DRIVERS[driver]["dialect"]][0]
 
 
 def load(dialect: str) -> ModuleType:
@@ -119,6 +143,8 @@ class PostgreSQL(Server):
 
 
 class MariaDB(Server):
+    """MariaDB, or MySQL, which is asked the same."""
+
     def execute(self, statement: str) -> list[Any]:
         url = make_url(self.url)
         with (
@@ -169,7 +195,7 @@ def postgresql(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def mariadb(folder: Path) -> Iterator[Server]:
+def mariadb(folder: Path, program: Path | None = None) -> Iterator[Server]:
     """Start one as the rendered service does, but with TLS and many connections."""
     certify(folder, "mysql")
     options = (
@@ -179,8 +205,36 @@ def mariadb(folder: Path) -> Iterator[Server]:
         "performance-schema=ON",  # knows which sessions are encrypted
     )
     started = launchers["mysql"].started
-    with started(binaries("mysql"), folder / "data", *options) as url:
+    program = program or binaries("mysql")
+    with started(program, folder / "data", *options) as url:
         yield MariaDB(url, folder / "ca.pem")
+
+
+@contextmanager
+def mysql(folder: Path) -> Iterator[Server]:
+    """As MariaDB, for a test of both."""
+    with mariadb(folder, mysql_program(folder)) as server:
+        yield server
+
+
+def mysql_program(folder: Path) -> Path:
+    """The `mysqld` of MySQL itself, where the user of the server may enter as well.
+
+    A clone in the home of root is closed to that user.
+    """
+    home = ROOT / ".servers" / "mysql"
+    if not home.exists():
+        raise RuntimeError("MySQL is missing: run `make servers`.")
+    folder.chmod(0o755)
+    shutil.copytree(home, folder / "mysql", symlinks=True, copy_function=link_or_copy)
+    return Path(shutil.copy(ROOT / "tests" / "support" / "mysqld", folder))
+
+
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 # The release of Debian that brings it; only the newer one keeps prepared statements.
@@ -342,8 +396,8 @@ class EncryptedRedis(Redis):
         return f"rediss://localhost:{self.port}/0"
 
 
-# By dialect; what a driver speaks is in DRIVERS.
-SERVERS = {"mysql": mariadb, "postgresql": postgresql}
+# By name; what a driver speaks to is in DRIVERS_ON.
+SERVERS = {"mariadb": mariadb, "mysql": mysql, "postgresql": postgresql}
 
 
 def certify(folder: Path, user: str) -> None:

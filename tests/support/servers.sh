@@ -7,8 +7,12 @@ has() {
 }
 if [ -z "$missing" ]; then
     # 1.18 knows nothing of prepared statements, 1.24 keeps them for its clients.
-    sh "$(dirname "$0")/pgbouncer.sh" bookworm
-    sh "$(dirname "$0")/pgbouncer.sh" trixie
+    unpack="sh $(dirname "$0")/unpack.sh"
+    $unpack bookworm bookworm pgbouncer usr/sbin/pgbouncer
+    $unpack trixie trixie pgbouncer usr/sbin/pgbouncer
+    # The LTS. Only the unstable release has it, beside MariaDB below.
+    $unpack mysql unstable mysql-server-core usr/sbin/mysqld usr/share/mysql \
+        usr/lib/mysql/plugin
     has pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1 ||
         missing=postgresql
     # The whole of mariadb-server would start one, now and with the machine.
