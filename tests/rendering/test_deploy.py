@@ -10,6 +10,8 @@ import yaml
 from tests.support.rendering import Answers, render
 
 FLEET = {"max_instances": 7}
+# Documents of Kubernetes, by kind and name.
+Found = dict[tuple[str, str], dict[str, Any]]
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -28,16 +30,38 @@ def described(
     return {document.get("kind"): document for document in documents}
 
 
+def in_cluster(template: Path, folder: Path, answers: Answers) -> Found:
+    """What Kubernetes gets, by kind and name: the files that the base lists."""
+    answers = {"runtime": "kubernetes", "project_name": "shop"} | answers
+    base = render(template, folder / "shop", answers) / "deploy" / "kubernetes" / "base"
+    listed = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
+    apart = {"kustomization.yaml"}
+    assert set(listed) == {each.name for each in base.glob("*.yaml")} - apart
+    return {
+        (document["kind"], document["metadata"]["name"]): document
+        for file in listed
+        for document in yaml.safe_load_all((base / file).read_text())
+    }
+
+
+def pods(found: Found) -> dict[str, dict[str, Any]]:
+    """The specification of each kind of pod, by its owner's name."""
+    return {
+        name: document["spec"]["template"]["spec"]
+        for (kind, name), document in found.items()
+        if kind in {"Deployment", "Job"}
+    }
+
+
 def test_kubernetes_runs_as_many_pods_as_there_are_connections_for(
     template: Path, tmp_path: Path
 ) -> None:
-    answers = FLEET | {"runtime": "kubernetes", "workers_per_instance": 3}
-    kinds = described(template, tmp_path, "kubernetes.yaml", answers)
+    found = in_cluster(template, tmp_path, FLEET | {"workers_per_instance": 3})
 
-    deployment = kinds["Deployment"]["spec"]
+    deployment = found["Deployment", "shop"]["spec"]
     assert "replicas" not in deployment, "it would undo what the autoscaler does"
-    assert kinds["HorizontalPodAutoscaler"]["spec"]["maxReplicas"] == 7
-    assert kinds["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 2
+    autoscaler = found["HorizontalPodAutoscaler", "shop"]["spec"]
+    assert (autoscaler["minReplicas"], autoscaler["maxReplicas"]) == (2, 7)
     # What hooks/sizing.jinja counts on.
     assert deployment["strategy"]["rollingUpdate"] == {
         "maxSurge": 1,
@@ -45,15 +69,16 @@ def test_kubernetes_runs_as_many_pods_as_there_are_connections_for(
     }
     assert deployment["minReadySeconds"] == 10
     (container,) = deployment["template"]["spec"]["containers"]
-    assert container["resources"]["requests"] == {"cpu": 3, "memory": "768Mi"}
+    # Nodes keep about a tenth of their CPUs: 2 whole ones would fit no node of two.
+    requests = container["resources"]["requests"]
+    assert requests == {"cpu": "2700m", "memory": "768Mi"}
 
 
 def test_pod_is_given_the_time_that_it_takes_to_stop(
     template: Path, tmp_path: Path
 ) -> None:
-    kinds = described(template, tmp_path, "kubernetes.yaml", {"runtime": "kubernetes"})
+    pod = pods(in_cluster(template, tmp_path, {}))["shop"]
 
-    pod = kinds["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     config = (tmp_path / "shop" / "gunicorn.conf.py").read_text()
@@ -61,34 +86,125 @@ def test_pod_is_given_the_time_that_it_takes_to_stop(
     assert pause + int(drain) < pod["terminationGracePeriodSeconds"] == 45
 
 
+@pytest.mark.parametrize(("workers", "autoscaled"), [(2, False), (3, True)])
 def test_worker_is_given_the_time_that_it_takes_to_stop(
-    template: Path, tmp_path: Path
+    template: Path,
+    tmp_path: Path,
+    workers: int,
+    autoscaled: bool,  # noqa: FBT001
 ) -> None:
-    answers = {"runtime": "kubernetes", "with_celery": True, "celery_instances": 3}
-    project = render(template, tmp_path / "shop", answers)
-    documents = yaml.safe_load_all((project / "deploy/kubernetes.yaml").read_text())
-    deployments = {
-        document["metadata"]["name"]: document["spec"]
-        for document in documents
-        if document["kind"] == "Deployment"
-    }
+    answers = {"with_celery": True, "celery_instances": workers}
+    found = in_cluster(template, tmp_path, answers)
 
-    assert deployments.keys() == {"shop", "shop-worker", "shop-beat"}
-    assert deployments["shop-worker"]["replicas"] == 3
-    assert deployments["shop-beat"]["replicas"] == 1
-    settings = (project / "src" / "shop" / "worker" / "settings.py").read_text()
-    (drain,) = re.findall(r"celery_shutdown_seconds: .*default=(\d+)", settings)
-    (rollback,) = re.findall(r"^ROLLBACK_SECONDS = (\d+)$", settings, re.MULTILINE)
-    pod = deployments["shop-worker"]["template"]["spec"]
+    assert pods(found).keys() == {"shop", "shop-migrate", "shop-worker", "shop-beat"}
+    deployment = found["Deployment", "shop-worker"]["spec"]
+    if autoscaled:
+        assert "replicas" not in deployment
+        autoscaler = found["HorizontalPodAutoscaler", "shop-worker"]["spec"]
+        assert autoscaler["maxReplicas"] == workers
+    else:
+        assert deployment["replicas"] == workers
+        assert ("HorizontalPodAutoscaler", "shop-worker") not in found
+    assert found["Deployment", "shop-beat"]["spec"]["replicas"] == 1
+    settings = tmp_path / "shop" / "src" / "shop" / "worker" / "settings.py"
+    text = settings.read_text()
+    (drain,) = re.findall(r"celery_shutdown_seconds: .*default=(\d+)", text)
+    (rollback,) = re.findall(r"^ROLLBACK_SECONDS = (\d+)$", text, re.MULTILINE)
+    pod = pods(found)["shop-worker"]
     assert int(drain) + int(rollback) < pod["terminationGracePeriodSeconds"] == 45
 
 
-def test_single_pod_may_be_all_there_is(template: Path, tmp_path: Path) -> None:
-    answers = {"runtime": "kubernetes", "max_instances": 1}
-    kinds = described(template, tmp_path, "kubernetes.yaml", answers)
+@pytest.mark.parametrize("number", [1, 2])
+def test_autoscaler_is_left_out_where_it_could_not_scale(
+    template: Path, tmp_path: Path, number: int
+) -> None:
+    found = in_cluster(template, tmp_path, {"max_instances": number})
 
-    assert kinds["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 1
-    assert kinds["HorizontalPodAutoscaler"]["spec"]["maxReplicas"] == 1
+    assert ("HorizontalPodAutoscaler", "shop") not in found
+    assert found["Deployment", "shop"]["spec"]["replicas"] == number
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("everything")
+
+
+@pytest.fixture(scope="module")
+def everything(template: Path, folder: Path) -> Found:
+    answers = {"pooler": "transaction", "with_replicas": True, "with_celery": True}
+    return in_cluster(template, folder, answers)
+
+
+def test_pods_are_given_nothing_that_they_do_not_need(everything: Found) -> None:
+    """Variables of other services, such as DATABASE_PORT, would stop the start."""
+    described = pods(everything)
+
+    assert len(described) == 5
+    for pod in described.values():
+        assert pod["enableServiceLinks"] is False
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        (container,) = pod["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert "memory" in container["resources"]["limits"]
+        for volume in pod["volumes"]:
+            assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
+
+
+def test_all_that_has_two_pods_is_spread_and_protected(everything: Found) -> None:
+    for name in ("shop", "shop-worker", "shop-pgbouncer"):
+        deployment = everything["Deployment", name]["spec"]
+        labels = deployment["selector"]["matchLabels"]
+        pod = pods(everything)[name]
+        places = pod["topologySpreadConstraints"]
+        assert [each["topologyKey"] for each in places] == [
+            "kubernetes.io/hostname",
+            "topology.kubernetes.io/zone",
+        ]
+        assert all(each["labelSelector"]["matchLabels"] == labels for each in places)
+        budget = everything["PodDisruptionBudget", name]["spec"]
+        assert budget["selector"]["matchLabels"] == labels
+
+
+def test_pods_of_pgbouncer_share_its_budget(everything: Found, folder: Path) -> None:
+    deployment = everything["Deployment", "shop-pgbouncer"]["spec"]
+    assert deployment["strategy"]["rollingUpdate"]["maxSurge"] == 0
+    ini = folder / "shop" / "deploy" / "kubernetes" / "base" / "pgbouncer.ini"
+    text = ini.read_text()
+    (each,) = re.findall(r"^max_db_connections = (\d+)$", text, re.MULTILINE)
+    (all_of_them,) = re.findall(r"may open (\d+)", text)
+    assert int(each) * deployment["replicas"] <= int(all_of_them)
+
+
+def test_network_policies_close_what_is_not_named(everything: Found) -> None:
+    policy = everything["NetworkPolicy", "shop"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "shop"}
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy
+    ports = {each["port"] for rule in policy["egress"] for each in rule["ports"]}
+    assert ports == {53, 5432, 6379, 6432}
+    for (kind, _), document in everything.items():
+        if kind not in {"Deployment", "Job"}:
+            continue
+        labels = document["spec"]["template"]["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == "shop", "no policy would select it"
+
+
+def test_overlay_is_written_once(
+    template: Path, everything: Found, folder: Path
+) -> None:
+    overlay = folder / "shop" / "deploy" / "kubernetes" / "production"
+
+    described = yaml.safe_load((overlay / "kustomization.yaml").read_text())
+    assert described["resources"] == ["../base", "ingress.yaml"]
+    images = {
+        container["image"]
+        for pod in pods(everything).values()
+        for container in pod["containers"]
+    }
+    assert {each["name"] for each in described["images"]} == images
+    skipped = yaml.safe_load_all((template / "copier.yml").read_text().split("---")[0])
+    assert "/deploy/kubernetes/production/*" in next(skipped)["_skip_if_exists"]
 
 
 def test_cloud_run_starts_as_many_instances_as_there_are_connections_for(
@@ -123,7 +239,7 @@ def test_lambda_reserves_as_many_functions_as_there_are_connections_for(
     ("runtime", "found"),
     [
         ("container", set()),
-        ("kubernetes", {"kubernetes.yaml", "kubernetes-migrate.yaml"}),
+        ("kubernetes", {"kubernetes"}),
         ("cloud_run", {"cloud-run.yaml", "cloud-run-migrate.yaml"}),
         ("lambda", {"template.yaml", "run.sh", "migrate.py"}),
     ],

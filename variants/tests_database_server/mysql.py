@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-IN_COMPOSE = "mysql://root@127.0.0.1:3306/app"
+PORT = 3306
+IN_COMPOSE = "mysql://root:app@{}/app"
 SLOW = "SELECT SLEEP(1)"
 DROP = "DROP DATABASE {}"
 PACKAGE = None  # none brings the binaries
