@@ -2,7 +2,9 @@
 
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
+from getpass import getuser
 from operator import le, lt
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -18,10 +20,10 @@ from pydantic import (
 
 from ..budget import EXPORTS_AT_ONCE, MAX_OVERFLOW, POOL_SIZE
 from .backend import DEADLOCK_TIMEOUT_SECONDS, DEFAULT_PORT
-from .credentials import LOOPBACK, Credentials
+from .credentials import Credentials
 from .limits import PING_SECONDS, RESET_SECONDS, Limits
-from .server import Server
-from .url import parse_url
+from .server import Server, is_local, is_socket
+from .url import EXAMPLE, is_host, parse_url
 
 # 0 would mean: for ever.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
@@ -51,12 +53,13 @@ class ConnectionSettings(Credentials):
 
     # One URL, or its parts.
     database_url: SecretStr | None = None
+    # A name, an address, or the path of a local socket.
     database_host: str
     database_port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
     database_user: str
     database_name: str
 
-    # In the words of libpq. Default: verify-full; on loopback: disable.
+    # In the words of libpq. Default: verify-full; on this machine: disable.
     database_sslmode: Literal["disable", "require", "verify-ca", "verify-full"]
     database_sslrootcert: FilePath | None = None
 
@@ -112,11 +115,16 @@ class ConnectionSettings(Credentials):
         the variable.
         """
         own = ConnectionSettings
+        parts = parse_url(url, variable)
+        if "database_host" not in parts:
+            raise ValueError(f"{variable} is without a host: write {EXAMPLE}.")
         values = {name: getattr(self, name) for name in own.model_fields}
         values |= {"database_url": None, "database_port": DEFAULT_PORT}
-        if self.database_sslmode == _default_sslmode(self.database_host):
-            del values["database_sslmode"]  # the other host may have another default
-        return own.load(**values | parse_url(url, variable)).server
+        # The other host may have another default, and a socket has no other mode.
+        is_default = self.database_sslmode == _default_sslmode(self.database_host)
+        if is_default or is_socket(parts["database_host"]):
+            del values["database_sslmode"]
+        return own.load(**values | parts).server
 
     def direct(self) -> Server:
         """The server itself, for migrations: nothing is in between."""
@@ -136,6 +144,16 @@ class ConnectionSettings(Credentials):
     def exports_at_once(self) -> int:
         return max(1, min(self.database_pool_size // 4, EXPORTS_AT_ONCE))
 
+    @field_validator("database_host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        if not is_host(host):
+            raise ValueError(
+                "write one name, address, or path of a local socket, without a port;"
+                " several hosts need the answer with_replicas"
+            )
+        return host
+
     @field_validator("database_sslrootcert")
     @classmethod
     def _check_certificate(cls, path: FilePath | None) -> FilePath | None:
@@ -144,6 +162,15 @@ class ConnectionSettings(Credentials):
         except ssl.SSLError:
             raise ValueError(f"there is no certificate in {path}") from None
         return path
+
+    @model_validator(mode="after")
+    def _check_encryption(self) -> Self:
+        if is_socket(self.database_host) and self.database_sslmode != "disable":
+            raise ValueError(
+                f"DATABASE_SSLMODE={self.database_sslmode} asks for encryption, which a"
+                " local socket has not: remove it, or name a host."
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_timeouts(self) -> Self:
@@ -170,18 +197,23 @@ class ConnectionSettings(Credentials):
                 " remove one of them."
             )
         values = parts | values
+        if is_socket(values.get("database_host") or ""):
+            with suppress(KeyError, OSError):  # a user id without a name
+                values = {"database_user": getuser()} | values  # as libpq does
         for name in ("database_host", "database_user", "database_name"):
             if not values.get(name):
                 raise ValueError(
-                    f"{name.upper()} is missing: set DATABASE_URL, or DATABASE_HOST,"
-                    " DATABASE_USER and DATABASE_NAME."
+                    f"{name.upper()} is missing in DATABASE_URL: write {EXAMPLE}."
+                    if url
+                    else f"{name.upper()} is missing: set DATABASE_URL, or"
+                    " DATABASE_HOST, DATABASE_USER and DATABASE_NAME."
                 )
         sslmode = _default_sslmode(values["database_host"])
         return {"database_sslmode": sslmode} | values
 
 
 def _default_sslmode(host: str) -> str:
-    return "disable" if host in LOOPBACK else "verify-full"
+    return "disable" if is_local(host) else "verify-full"
 
 
 def _format(terms: Terms, total: float) -> str:

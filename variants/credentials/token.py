@@ -10,10 +10,9 @@ from typing import Self
 from pydantic import field_validator, model_validator
 
 from .environment import EnvironmentSettings
+from .server import LOOPBACK, is_local
 from .token_provider import PROVIDER, fetch_token
 
-# The addresses of this machine: its traffic to itself cannot be read by another.
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # A connect waits for less. After so long the next connect asks for another token.
 FETCH_SECONDS = 10
 
@@ -56,8 +55,8 @@ class Credentials(EnvironmentSettings):
 
     async def password(self) -> str | None:
         """The token; ConnectionError if the cloud gives none."""
-        if self.database_sslmode == "disable":  # on loopback: a test, or a proxy
-            return None
+        if self.database_host in LOOPBACK and self.database_sslmode == "disable":
+            return None  # a test, or a proxy that logs in by itself
         login = (self.database_host, self.database_port, self.database_user)
         token = _TOKENS.get(login)
         if not token or token.valid_until < monotonic():
@@ -74,7 +73,7 @@ class Credentials(EnvironmentSettings):
 
     @model_validator(mode="after")
     def _check_token_encryption(self) -> Self:
-        if self.database_sslmode == "disable" and self.database_host not in LOOPBACK:
+        if self.database_sslmode == "disable" and not is_local(self.database_host):
             raise ValueError(
                 "DATABASE_SSLMODE=disable would show the token to the network:"
                 " use verify-full."

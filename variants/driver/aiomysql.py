@@ -9,7 +9,7 @@ from sqlalchemy.dialects.mysql.aiomysql import MySQLDialect_aiomysql
 
 from ..config.environment import require
 from ..config.limits import Limits
-from ..config.server import Server
+from ..config.server import Server, is_socket
 from .dialect import UncancelledStatements, is_idle
 from .session_init import session_options
 from .validation import connect_with_timeout
@@ -40,6 +40,7 @@ def connect_args(server: Server, limits: Limits) -> dict[str, Any]:
         "charset": "utf8mb4",
         "program_name": __name__.partition(".")[0],
         "ssl": server.ssl_context(),
+        "unix_socket": server.host if is_socket(server.host) else None,
         **session_options(limits),
     }
 

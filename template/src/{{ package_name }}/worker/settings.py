@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 
 from ..db.budget import CELERY_CONCURRENCY, CELERY_POOL_SIZE, CELERY_PROCESSES
+from ..db.config.server import is_socket
 from ..db.config.settings import ConnectionSettings
+from ..db.config.url import ESCAPES, split_url
 
 Seconds = Annotated[float, Field(ge=1, le=86_400)]
 Number = Annotated[int, Field(ge=1, le=1000)]
@@ -60,19 +62,19 @@ class WorkerSettings(ConnectionSettings):
     @field_validator("celery_broker_url")
     @classmethod
     def _check_broker_url(cls, secret: SecretStr) -> SecretStr:
-        """As Celery parses it, whose own message shows a part of the password."""
-        text = secret.get_secret_value()
+        """Celery's own message shows a part of the password."""
+        text = secret.get_secret_value().strip()
         try:
-            url = urlsplit(text)
-            has_place = bool(url.hostname) and url.port != 0
+            urlsplit(text)  # as Celery does: to it a bracket begins an address
+            host = split_url(text, "")["host"]
         except ValueError:
-            has_place = False
-        if not has_place or not BROKER.fullmatch(text):
+            host = ""
+        if not host or is_socket(host) or not BROKER.fullmatch(text):
             raise ValueError(
                 "write redis://:password@host/0, or rediss:// for TLS;"
-                " in the password, a / is %2F, a ? is %3F, a # is %23"
+                f" {ESCAPES}, [ is %5B"
             )
-        return secret
+        return SecretStr(text)
 
     @model_validator(mode="after")
     def _check_broker_encryption(self) -> Self:
