@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import quote
 
 import pytest
 import trustme
+from sqlalchemy import make_url
 
 from tests.support import servers
 from tests.support.rendering import Answers
@@ -51,6 +53,38 @@ NOT_OFFERED = {
     "aiomysql": "the server offers no encryption",
     "asyncmy": "OperationalError",
 }
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_local_socket_is_an_address(
+    service: Callable[[str], Service], server_of: Callable[[str], Server], driver: str
+) -> None:
+    """In the URL or in DATABASE_HOST; the doctor knows that there is no encryption."""
+    server, shop = server_of(driver), service(driver)
+    url = make_url(server.url)
+    parameter = "host" if server.socket.is_dir() else "unix_socket"
+    scheme = url.get_backend_name()
+    for place in (
+        f"{scheme}://{url.username}@:{url.port}/{url.database}?{parameter}={server.socket}",
+        f"{scheme}:///{url.database}?{parameter}={server.socket}&port={url.port}",
+        f"{scheme}://{url.username}@{quote(str(server.socket), safe='')}:{url.port}"
+        f"/{url.database}",
+    ):
+        user = {} if "@" in place else {"DATABASE_USER": str(url.username)}
+        done = shop.program("database_ping", DATABASE_URL=place, **user)
+        assert (place, done.returncode, done.stderr) == (place, 0, "")
+    parts = {
+        "DATABASE_HOST": str(server.socket),
+        "DATABASE_PORT": str(url.port),
+        "DATABASE_USER": str(url.username),
+        "DATABASE_NAME": str(url.database),
+    }
+    found = shop.command("python", "-m", "shop.db.doctor", **parts).stdout
+
+    assert re.search(
+        r"^ok    encryption  none, on a local socket$", found, re.MULTILINE
+    ), found
+    assert re.search(r"^ok    sessions ", found, re.MULTILINE), found
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -1,6 +1,7 @@
 """Settings of a rendered service: right values, and the messages about wrong ones."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.support import servers
 from tests.support.rendering import Answers
-from tests.support.servers import Server
+from tests.support.servers import NETWORKED, Server
 from tests.support.service import Service
 
 pytestmark = pytest.mark.boot
@@ -39,7 +40,42 @@ WRONG: dict[str, list[tuple[dict[str, str], str]]] = {
         (
             {"DATABASE_URL": "postgresql://u:hunter2@h/d?ssl=on"},
             "DATABASE_URL has the unknown parameter ssl: remove it"
-            " (sslmode and sslrootcert are known).",
+            " (host, port, sslmode and sslrootcert are known).",
+        ),
+        *(
+            ({"DATABASE_URL": f"postgresql://{rest}"}, f"DATABASE_URL {sentence}")
+            for rest, sentence in (
+                ("u:hunter2@h:0/d", "is not a URL: its port is no number to 65535;"),
+                ("u:hunter2@h:70000/d", "is not a URL: its port is no number to 65535"),
+                ("u:x@hunter2@h/d", "is not a URL: write postgresql://user:password@"),
+                ("u:hunter2@h!/d", "is not a URL: its host is no name or address; in"),
+                ("u:hunter2@h/d\x07", "has a blank or a control character: remove it."),
+                ("u:hunter2%00@h/d", "has a blank or a control character: remove it."),
+                ("u:hunter2%E4@h/d", "is not a URL: encode it as UTF-8."),
+                ("u:hunter2@h1,h2:5432/d", "names several hosts: name one, or answer"),
+                ("u:hunter2@/d?host=/a,/b", "names several local sockets: name one."),
+                (
+                    "u:hunter2@h/d?host=/a",
+                    "names a host, a socket, a port or a paramet",
+                ),
+                ("u:hunter2@/d?host=a", "has host= without a path, which is that of a"),
+            )
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@h"},
+            "DATABASE_NAME is missing in DATABASE_URL: write postgresql://user:",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://u:hunter2@/d?host=/a&sslmode=require"},
+            "DATABASE_SSLMODE=require asks for encryption, which a local socket has",
+        ),
+        (
+            {
+                "DATABASE_HOST": "u:hunter2@h",
+                "DATABASE_USER": "u",
+                "DATABASE_NAME": "d",
+            },
+            "DATABASE_HOST: write one name, address, or path of a local socket, with",
         ),
         (
             {"DATABASE_URL": "postgresql://u:hunter2@h/d", "DATABASE_USER": "v"},
@@ -191,6 +227,12 @@ RIGHT: dict[str, dict[str, str]] = {
             "postgresql+asyncpg://u@localhost:5432/shop disable"
         ),
         "postgresql://u@[::1]/shop": "postgresql+asyncpg://u@[::1]:5432/shop disable",
+        "postgresql://u:p@/shop?host=/cloudsql/a:b:c": (
+            "postgresql+asyncpg://u:p@[/cloudsql/a:b:c]:5432/shop disable"
+        ),
+        "postgresql://u:p@%2Fcloudsql%2Fa/shop?port=6": (
+            "postgresql+asyncpg://u:p@/cloudsql/a:6/shop disable"
+        ),
     },
     "psycopg": {
         "postgres://u:p@db/shop": "postgresql+psycopg://u:p@db:5432/shop verify-full",
@@ -198,6 +240,9 @@ RIGHT: dict[str, dict[str, str]] = {
     "aiomysql": {
         "mysql://u:p@db/shop": "mysql+aiomysql://u:p@db:3306/shop verify-full",
         "mariadb://u@localhost/shop": "mysql+aiomysql://u@localhost:3306/shop disable",
+        "mysql://u:p@/shop?unix_socket=/run/mysqld.sock": (
+            "mysql+aiomysql://u:p@/run/mysqld.sock:3306/shop disable"
+        ),
     },
     "asyncmy": {
         "mysql+asyncmy://u:p@db:33/shop?sslmode=verify-ca": (
@@ -253,6 +298,48 @@ def test_settings_in_memory_hold_for_replicas_and_for_the_broker(
         "limits": [2, 0, 4.0],
         "broker": [broker, broker, 17.0],
     }
+
+
+PASSWORDS = [
+    *("Sommer@Geheim", "Sommer/Geheim", "Sommer#Geheim", "Sommer?ssl=Geheim"),
+    *("Sommer%Geheim", "Sommer:Geheim", "Sommer,Geheim", "Sommer Geheim"),
+    *("Sommer[1]Geheim", "Sommer@:Geheim,x", "SommeräGeheim€"),
+]
+# Of a URL with its scheme and database; only the first one may be right.
+SHAPES = [
+    "{scheme}://user:{password}@127.0.0.1:1/{name}",
+    "{scheme}://user:{password}@127.0.0.1,127.0.0.2:x/{name}",
+    "{scheme}://127.0.0.1:1/{name}?password={password}",
+    "{scheme}:{password}@127.0.0.1/{name}",
+]
+# What separates the parts of a URL, in the brackets that of a broker's or of a list.
+RESERVED = re.compile(r"[@/#?% ]")
+RESERVED_IN = {"CELERY_BROKER_URL": "[", "DATABASE_REPLICA_URLS": ","}
+
+
+@pytest.mark.parametrize("driver", NETWORKED)
+def test_odd_password_is_used_or_refused_and_never_shown(
+    rendered: Callable[[Answers], Service], driver: str
+) -> None:
+    """By the settings, the log, the doctor and the metrics, in each URL."""
+    pooled = (
+        {"with_celery": True, "pooler": "transaction"} if driver == "asyncpg" else {}
+    )
+    shop = rendered({"driver": driver, "with_replicas": True} | pooled)
+    done = shop.program("odd_urls", json.dumps([PASSWORDS, SHAPES]))
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not re.findall(r".*(?:Sommer|Geheim).*", done.stderr)
+    outcomes = json.loads(done.stdout)
+    assert {each[0] for each in outcomes} >= {"DATABASE_URL", "DATABASE_REPLICA_URLS"}
+    for variable, password, is_raw, shape, outcome in outcomes:
+        is_reserved = RESERVED.search(password) or RESERVED_IN.get(variable, "@") in (
+            password
+        )
+        if shape == SHAPES[0] and not (is_raw and is_reserved):
+            assert outcome == password, (variable, shape)
+        else:
+            assert outcome == "refused", (variable, password, shape)
 
 
 WRONG_TASKS = {

@@ -114,6 +114,11 @@ class Server(ABC):
         self.empty(name)
         return self.verified_of(name)
 
+    @property
+    def socket(self) -> Path:
+        """What a client on this machine connects to: PostgreSQL's is a folder."""
+        return self.ca.parent / "data"
+
     def verified_of(self, database: str) -> str:
         url = make_url(self.verified).set(database=database)
         return url.render_as_string(hide_password=False)
@@ -145,6 +150,10 @@ class PostgreSQL(Server):
 class MariaDB(Server):
     """MariaDB, or MySQL, which is asked the same."""
 
+    @property
+    def socket(self) -> Path:
+        return super().socket / "mysqld.sock"
+
     def execute(self, statement: str) -> list[Any]:
         url = make_url(self.url)
         with (
@@ -174,7 +183,11 @@ class MariaDB(Server):
 
 
 # Only a guest and the bearer of a token are asked for a password.
-ACCESS = "host all guest,bearer all scram-sha-256\nhost all all all trust\n"
+ACCESS = """\
+local all all trust
+host all guest,bearer all scram-sha-256
+host all all all trust
+"""
 
 
 @contextmanager
@@ -188,6 +201,7 @@ def postgresql(folder: Path) -> Iterator[Server]:
         "ssl=on",
         f"ssl_cert_file={folder}/server.pem",
         f"ssl_key_file={folder}/server.key",
+        f"unix_socket_directories={folder}/data",
         "max_connections=300",
     )
     with launcher.started(binaries(), folder / "data", *options) as url:
@@ -201,6 +215,7 @@ def mariadb(folder: Path, program: Path | None = None) -> Iterator[Server]:
     options = (
         f"ssl-cert={folder}/server.pem",
         f"ssl-key={folder}/server.key",
+        f"socket={folder}/data/mysqld.sock",
         "max-connections=300",
         "performance-schema=ON",  # knows which sessions are encrypted
     )

@@ -158,7 +158,8 @@ class ConnectionSettings(Credentials):
     @classmethod
     def _check_certificate(cls, path: FilePath | None) -> FilePath | None:
         try:
-            ssl.create_default_context(cafile=path)
+            if path:  # to load those of this system takes long
+                ssl.create_default_context(cafile=path)
         except ssl.SSLError:
             raise ValueError(f"there is no certificate in {path}") from None
         return path

@@ -11,7 +11,7 @@ from ..config.settings import ConnectionSettings
 from ..config.url import parse_url
 
 REPLICAS = "DATABASE_REPLICA_URLS"
-FAILOVER = "DATABASE_FAILOVER_HOSTS"
+FAILOVER = "A host of DATABASE_URL or DATABASE_FAILOVER_HOSTS"
 # A client keeps its watermark for so long. A replica that lags more must not be read
 # from: the writes before a read might be missing.
 READ_AFTER_SECONDS = 60
@@ -93,7 +93,7 @@ def _address(host: str) -> dict[str, Any]:
     """Of `name:port`. A name without a port has the default one."""
     parts = parse_url(f"{SCHEMES[0]}://{host.strip()}", FAILOVER)
     if parts.keys() - {"database_host", "database_port"} or not parts:
-        raise ValueError(f"{FAILOVER} takes hosts: write name:port,name:port.")
+        raise ValueError(f"{FAILOVER} is not a host: write name:port.")
     return {
         "database_port": DEFAULT_PORT,
         "database_failover_hosts": None,
