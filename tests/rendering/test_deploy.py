@@ -1,6 +1,7 @@
 """Files for deployment agree with the answers, and their times with each other."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,77 @@ def test_one_runtime_is_described(
 
     assert {path.name for path in project.glob("deploy/*")} == found
     assert (project / "deploy").exists() is bool(found)
+
+
+@pytest.mark.parametrize(
+    ("ci", "found"),
+    [
+        (
+            "github",
+            {".github/CODEOWNERS", ".github/workflows/ci.yml", "renovate.json"},
+        ),
+        ("gitlab", {".gitlab-ci.yml", ".gitlab/CODEOWNERS", "renovate.json"}),
+        ("none", set()),
+    ],
+)
+def test_answer_decides_where_its_tests_run(
+    template: Path, tmp_path: Path, ci: str, found: set[str]
+) -> None:
+    project = render(template, tmp_path / "shop", {"ci": ci, "driver": "asyncmy"})
+
+    patterns = (".github/**/*", ".gitlab*", ".gitlab/**/*", "renovate.json")
+    files = {
+        str(path.relative_to(project))
+        for pattern in patterns
+        for path in project.glob(pattern)
+        if path.is_file()
+    }
+    assert files == found
+    for file, schema in (
+        (".gitlab-ci.yml", "vendor.gitlab-ci"),
+        ("renovate.json", "vendor.renovate"),
+    ):
+        if file in found:
+            subprocess.run(
+                ["check-jsonschema", "--builtin-schema", schema, project / file],
+                check=True,
+            )
+
+
+@pytest.mark.parametrize(
+    ("answers", "image"),
+    [
+        ({}, "postgres:18"),
+        ({"server_version": "15"}, "postgres:15"),
+        ({"driver": "asyncmy"}, "mariadb:11.8"),
+        ({"driver": "asyncmy", "server_version": "8.4"}, "mysql:8.4"),
+        ({"driver": "aiomysql", "server_version": "9.7"}, "mysql:9.7"),
+    ],
+)
+def test_compose_has_the_server_of_the_answer(
+    template: Path, tmp_path: Path, answers: Answers, image: str
+) -> None:
+    project = render(template, tmp_path / "shop", answers | {"with_replicas": True})
+
+    services = yaml.safe_load((project / "compose.yaml").read_text())["services"]
+    assert services["database"]["image"] == image
+    assert ("replica" in services) is not image.startswith("mysql")
+    variables = services["service"]["environment"]
+    assert ("DATABASE_REPLICA_URLS" in variables) is ("replica" in services)
+    # All that runs the service is one image.
+    names = {each.get("image") for each in services.values()}
+    assert names == {image, "shop"}
+
+
+def test_two_codeowners_agree_with_the_readme(template: Path, tmp_path: Path) -> None:
+    """Each path that a rule names is there, and no file of the owner's is named."""
+    project = render(template, tmp_path / "shop", {"with_celery": True})
+
+    rules = (project / ".github" / "CODEOWNERS").read_text().splitlines()
+    paths = [rule.split()[0] for rule in rules if rule.startswith("/")]
+    assert all((project / path.lstrip("/")).exists() for path in paths)
+    readme = (project / "README.md").read_text()
+    for line in readme.splitlines():
+        if line.startswith("| `src/") and line.endswith("| yours |"):
+            for file in re.findall(r"`([\w/.]+)`", line.split("|")[1]):
+                assert not any(path.endswith(file) for path in paths), file

@@ -12,7 +12,8 @@ from copier._user_data import AnswersMap, Question
 
 from tests.support.rendering import Answers, compiled_once
 
-NUMBERS = {"database_size"}
+# A number with a name, and files that no other answer changes.
+UNBRANCHED = {"database_size", "ci"}
 Row = TypeVar("Row", bound=dict[Any, Any])
 
 
@@ -38,9 +39,9 @@ def questionnaire(template: Path) -> Iterator[Callable[[Answers], Answers]]:
 def all_answers(template: Path) -> list[Answers]:
     """Branch at each choice and each yes or no, in the order of copier.yml.
 
-    The questionnaire itself tells which branches there are: a choice that it greys
-    out, or an answer that it refuses, is none. Numbers and texts keep their default, as
-    does the size of the server, which is a number with a name.
+    The questionnaire itself has the branches: a choice that is greyed out, or an answer
+    that is refused, is none. Numbers and texts keep their default, as do the questions of
+    UNBRANCHED.
     """
     with (
         compiled_once(),
@@ -67,7 +68,7 @@ def _branches(
         **details,
     )
     asked = question.get_when()
-    options = _options(question) if asked and name not in NUMBERS else None
+    options = _options(question) if asked and name not in UNBRANCHED else None
     for value in [question.get_default()] if options is None else options:
         if value is not MISSING:
             worker.answers.user[name] = value
