@@ -326,3 +326,26 @@ def test_two_codeowners_agree_with_the_readme(template: Path, tmp_path: Path) ->
         if line.startswith("| `src/") and line.endswith("| yours |"):
             for file in re.findall(r"`([\w/.]+)`", line.split("|")[1]):
                 assert not any(path.endswith(file) for path in paths), file
+
+
+@pytest.mark.parametrize("answers", [{}, {"driver": "aiosqlite"}], ids=["", "sqlite"])
+def test_facts_for_an_agent_are_true(
+    template: Path, tmp_path: Path, answers: Answers
+) -> None:
+    """Commands are targets, paths are there, and the page stays one page."""
+    project = render(template, tmp_path / "shop", answers)
+    text = (project / "AGENTS.md").read_text()
+
+    assert len(text.splitlines()) <= 60
+    makefile = (project / "Makefile").read_text()
+    commands = re.findall(r"`make ([\w-]+)", text)
+    assert commands
+    for command in commands:
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE), command
+    package = project / "src" / "shop"
+    for path in re.findall(r"`([\w./-]+(?:\.\w+|/))`", text):
+        places = (project / path, package / path)
+        assert path == "uv.lock" or any(each.exists() for each in places), path
+    face = (package / "db" / "__init__.py").read_text()
+    for word in ("Read", "Write", "Base"):
+        assert f'"{word}"' in face or f" {word}" in face
