@@ -230,8 +230,8 @@ def change_everything(template: Path) -> None:
         kept = "answers_file" in path.name or path.name == "py.typed"
         if path.is_file() and not kept and not path.read_text().startswith("{% inc"):
             grow(path)
-    for path in sorted((template / "variants").rglob("*.*")):
-        if path.suffix in (".py", ".yaml"):
+    for path in sorted((template / "variants").rglob("*")):
+        if path.suffix in (".py", ".yaml") or path.name == "CODEOWNERS":
             grow(path)
 
 
