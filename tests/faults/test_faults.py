@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.rendering import ROOT
-from tests.support.servers import DRIVERS
+from tests.support.servers import DRIVERS, DRIVERS_ON
 from tests.support.service import PROGRAMS, Service
 
 pytestmark = pytest.mark.boot
@@ -48,7 +48,10 @@ class Row(NamedTuple):
 # False: no row is left of what was written before the fault.
 ROWS = {
     "unique": Row(
-        [CONFLICT, False], "unique", "1062, duplicate entry for 'uq_", "UNIQUE"
+        [CONFLICT, False],
+        "unique",
+        r"1062, duplicate entry for '(things\.)?uq_",
+        "UNIQUE",
     ),
     "foreign key": Row([CONFLICT, False], "insert .* foreign key", "1452", "FOREIGN"),
     "foreign key of others": Row(
@@ -62,6 +65,8 @@ ROWS = {
     ),
     # Once: a read that was cut is not repeated.
     "statement timer": Row(["200", UNAVAILABLE, 1], *["no answer within 4.0 s"] * 2),
+    "slow write": Row([TIMEOUT], "statement timeout", "max_statement_time"),
+    "nowait": Row([BUSY], "could not obtain lock", "1205"),
     "lock timeout": Row([BUSY], "lock timeout", "1205", "database is locked"),
     "deadlock": Row(["200", BUSY], "deadlock detected", "1213"),
     "serialization": Row(["200", BUSY], "could not serialize", "1020"),
@@ -73,6 +78,7 @@ ROWS = {
     "silent connect": Row([UNAVAILABLE] * 2, *["no answer in 2.0 s"] * 2),
     "unknown host": Row([UNAVAILABLE] * 2, r"Errno -\d", "2003"),
     "wrong password": Row([UNAVAILABLE] * 2, "password authentication failed", "1045"),
+    "closed account": Row([UNAVAILABLE] * 2, None, "3118|4151"),
     "wrong name": Row([UNAVAILABLE] * 2, '"nowhere" does not exist', "1049"),
     "wrong path": Row([UNAVAILABLE] * 2, sqlite="unable to open"),
     "too many connections": Row(["200", BUSY], "too many connections", "1226"),
@@ -94,28 +100,42 @@ ROWS = {
         ["200", "200", UNAVAILABLE, "200"], "cached (statement )?plan"
     ),
 }
+# What MySQL itself says, where MariaDB says something else; None: it does not happen.
+CAUSES_OF_MYSQL = {
+    "check": "3819",
+    "statement timeout": "3024",
+    # It limits SELECT only: another statement goes on until the watchdog ends it.
+    "slow write": "no answer within 4.0 s",
+    "nowait": "3572",
+    "serialization": None,
+}
+ANSWERS_OF_MYSQL = {"slow write": [UNAVAILABLE]}
 # libpq has no SQLSTATE when it cannot connect.
 WITHOUT_CODE = {"too many connections": ["200", UNAVAILABLE]}
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(("driver", "server"), [*DRIVERS_ON, ("aiosqlite", "")])
 def test_every_fault_is_answered_with_its_class(
     service: Callable[[str], Service],
-    database: Callable[[str], dict[str, str]],
+    database: Callable[..., dict[str, str]],
     driver: str,
+    server: str,
 ) -> None:
     dialect = DRIVERS[driver]["dialect"]
-    causes = {
-        name: cause
-        for name, row in ROWS.items()
-        if (cause := getattr(row, dialect)) is not None
-    }
+    causes = {name: getattr(row, dialect) for name, row in ROWS.items()}
+    if server == "mysql":
+        causes |= CAUSES_OF_MYSQL
+    causes = {name: cause for name, cause in causes.items() if cause is not None}
     expected = {name: ROWS[name].answers for name in causes}
     if driver == "psycopg":
         expected |= WITHOUT_CODE
+    if server == "mysql":
+        expected |= ANSWERS_OF_MYSQL
 
-    variables = database(driver) | LIMITS | {"PYTHONPATH": f"{ROOT}:{PROGRAMS}"}
-    done = service(driver).program("faults/provoke", **variables)
+    variables = database(driver, server) | LIMITS
+    variables["PYTHONPATH"] = f"{ROOT}:{PROGRAMS}"
+    names = expected if server == "mysql" else ()
+    done = service(driver).program("faults/provoke", *names, **variables)
 
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -138,11 +158,17 @@ class Protection(NamedTuple):
     code: str
     without: str
     drivers: tuple[str, ...] = ("asyncpg", "asyncmy")
+    server: str = ""
 
 
 # What all drivers share is taken out of one of PostgreSQL's and one of MySQL's.
 PROTECTIONS = (
     Protection("unique", "db/engine/dialect.py", "1062", "1", ("asyncmy",)),
+    Protection("check", "db/engine/dialect.py", "3819", "1", ("asyncmy",), "mysql"),
+    Protection("nowait", "db/engine/dialect.py", "3572", "1", ("aiomysql",), "mysql"),
+    Protection(
+        "closed account", "db/engine/dialect.py", "1862", "1", ("asyncmy",), "mysql"
+    ),
     Protection(
         "deadlock", "db/engine/dialect.py", '"40": "busy"', '"4": ""', ("psycopg",)
     ),
@@ -208,7 +234,7 @@ CASES = [
 @pytest.mark.parametrize(("protection", "driver"), CASES)
 def test_fault_is_answered_otherwise_without_its_protection(
     service: Callable[[str], Service],
-    database: Callable[[str], dict[str, str]],
+    database: Callable[..., dict[str, str]],
     tmp_path: Path,
     protection: Protection,
     driver: str,
@@ -218,7 +244,7 @@ def test_fault_is_answered_otherwise_without_its_protection(
         tmp_path / "src", protection.file, protection.code, protection.without
     )
     path = f"{source}:{ROOT}:{PROGRAMS}"
-    variables = database(driver) | LIMITS | {"PYTHONPATH": path}
+    variables = database(driver, protection.server) | LIMITS | {"PYTHONPATH": path}
     done = shop.program("faults/provoke", protection.row, **variables)
 
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from itertools import count
 from time import monotonic
 
 import replica_failures
+import replica_gtids
 import replica_reads
 import uvloop
 from replica_servers import PRIMARY, Lab
@@ -20,7 +21,7 @@ from shop.db.replicas import router as router_module
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
-SCENARIOS = vars(replica_reads) | vars(replica_failures)
+SCENARIOS = vars(replica_reads) | vars(replica_failures) | vars(replica_gtids)
 # Short, so that the tests see its end.
 BAN_SECONDS = 1.5
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from fastapi import FastAPI
 from pydantic import SecretStr, ValidationError
 from shop import main
 from shop.db import Database, Read, Write, open_database
-from shop.db.config.backend import SCHEMES
+from shop.db.config.backend import DIALECT, SCHEMES
 from shop.db.replicas import replica, router
+from shop.db.replicas.position import REPORTS_LAG, replay_position
 from shop.db.replicas.router import ReplicaRouter
 from shop.db.replicas.watermark import (
+    PRIMARY_ONLY,
     Position,
     current_watermark,
     decode_token,
@@ -27,7 +30,10 @@ from shop.settings import Settings
 from shop.web.read_your_writes import COOKIE, HEADER
 from sqlalchemy import make_url, select, text
 
-GARBAGE = ["", "none", ":", "a:-1", ":1;", ":" + "9" * 30, "_".join([":1"] * 20), "é:1"]
+UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
+OTHER = "4f22fa47-71ca-11e1-9e33-c80aa9429562"
+LONG = "_".join([":1"] * 2000)
+GARBAGE = ["", "none", ":", "a:-1", ":1;", ":" + "9" * 30, "a b:1", LONG, "é:1"]
 
 
 def with_replica(settings: Settings, **parts: Any) -> Settings:
@@ -190,12 +196,59 @@ def test_garbage_is_no_position(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "position", [{"": 50331976}, {"0": 100, "1": 5}, {"primary": 1}], ids=str
+    "position",
+    [
+        {"": 50331976},
+        {"0": 100, "1": 5},
+        {"primary": 1},
+        {f"{UUID}.night~run.12": 2**63} | {f"{UUID}.{first}": 1 for first in range(60)},
+    ],
+    ids=lambda position: f"{len(position)} parts",
 )
 def test_position_survives_the_way_to_the_client(position: dict[str, int]) -> None:
     assert decode_token(encode_token(position)) == position
     assert has_reached(position, position)
     assert not has_reached({}, position)
+
+
+def test_position_that_is_too_long_for_a_cookie_leads_to_the_primary() -> None:
+    token = encode_token({f"{UUID}.{first}": 1 for first in range(200)})
+
+    assert decode_token(token) == PRIMARY_ONLY
+
+
+if DIALECT == "mysql" and not REPORTS_LAG:
+
+    @pytest.mark.parametrize(
+        ("gtids", "position"),
+        [
+            (None, {}),
+            ("", {}),
+            # MariaDB
+            ("0-1-100", {"0": 100}),
+            ("0-1-100,1-12-7", {"0": 100, "1": 7}),
+            # MySQL
+            (f"{UUID}:1", {UUID: 1}),
+            (f"{UUID}:1-5", {UUID: 5}),
+            (f"{UUID.upper()}:1-5", {UUID: 5}),
+            (f"{UUID}:7", {f"{UUID}.7": 7}),
+            (f"{UUID}:1-5:7-9", {UUID: 5, f"{UUID}.7": 9}),
+            (f"{UUID}:1-5,\n{OTHER}:1-77", {UUID: 5, OTHER: 77}),
+            (f" {UUID} : 1-5 : 10 ,\n", {UUID: 5, f"{UUID}.10": 10}),
+            (
+                f"{UUID}:1-5:a_b:1-3:9:c:4,\n{OTHER}:_d:1-2",
+                {UUID: 5, f"{UUID}.a~b": 3, f"{UUID}.a~b.9": 9, f"{UUID}.c.4": 4}
+                | {f"{OTHER}.~d": 2},
+            ),
+        ],
+    )
+    def test_each_interval_of_gtids_has_its_position(
+        gtids: str | None, position: Position
+    ) -> None:
+        found = replay_position(SimpleNamespace(position=gtids))  # type: ignore[arg-type]
+
+        assert found == position
+        assert decode_token(encode_token(found)) == position
 
 
 HOSTS = f"{SCHEMES[0]}://user@localhost:1,127.0.0.1:2/name"

@@ -89,10 +89,20 @@ OF_DIALECT: dict[str, dict[str, Any]] = {
     },
     "mysql": {"replica_is_not_written_to": {"refused": 1792}},
 }
+WAITED = [PRIMARY, REPLICA]
+OF_MYSQL: dict[str, Any] = {
+    "write_is_waited_for_wherever_its_gtid_is": {
+        "another interval": WAITED,
+        "end of another interval": WAITED,
+        "another tag": WAITED,
+        "gap": WAITED,
+    }
+}
 
 
-def right(driver: str) -> dict[str, Any]:
-    return RIGHT | OF_DIALECT[DRIVERS[driver]["dialect"]]
+def right(driver: str, server: str = "") -> dict[str, Any]:
+    own = OF_MYSQL if server == "mysql" else {}
+    return RIGHT | OF_DIALECT[DRIVERS[driver]["dialect"]] | own
 
 
 @pytest.fixture
@@ -129,7 +139,8 @@ def run(
 def test_read_goes_where_it_should(
     run: Callable[..., Any], driver: str, server: str
 ) -> None:
-    assert run(driver, *right(driver), server=server) == right(driver)
+    expected = right(driver, server)
+    assert run(driver, *expected, server=server) == expected
 
 
 class Protection(NamedTuple):
@@ -138,8 +149,10 @@ class Protection(NamedTuple):
     code: str
     without: str
     drivers: tuple[str, ...] = ("asyncpg",)
+    server: str = ""
 
 
+GTIDS = "write_is_waited_for_wherever_its_gtid_is"
 SILENCE = "silent_replica_delays_no_read"
 PROTECTIONS = {
     "no statement for a replica whose probe is slow": Protection(
@@ -163,6 +176,20 @@ PROTECTIONS = {
         "db/replicas/replica.py",
         "return monotonic() >= self.ready_until",
         "return False",
+    ),
+    "intervals that do not begin with 1": Protection(
+        GTIDS,
+        "db/replicas/position.py",
+        'name if first == "1" else f"{name}.{first}"',
+        "name",
+        *(("asyncmy",), "mysql"),
+    ),
+    "tags": Protection(
+        GTIDS,
+        "db/replicas/position.py",
+        "name = f\"{source}.{first.replace('_', '~')}\"",
+        "break",
+        *(("asyncmy",), "mysql"),
     ),
     "ban": Protection(
         "ban_outlasts_a_probe_that_had_begun",
@@ -284,9 +311,10 @@ def test_scenario_can_fail(
     protection: Protection,
     driver: str,
 ) -> None:
-    scenario, *change, _ = protection
+    scenario, *change, _, server = protection
     shop = routed(driver)
     source = shop.changed(tmp_path / "src", *change)
-    result = run(driver, scenario, PYTHONPATH=f"{source}:{ROOT}")
+    variables = {"PYTHONPATH": f"{source}:{ROOT}"}
+    result = run(driver, scenario, server=server, **variables)
 
-    assert result != {scenario: right(driver)[scenario]}
+    assert result != {scenario: right(driver, server)[scenario]}

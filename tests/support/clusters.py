@@ -152,6 +152,7 @@ class MariaDBNode(MariaDB, Node):
 class MariaDBReplica(MariaDBNode, Replica):
     link: Proxy  # between it and the primary
 
+    RUNNING = ("Slave_SQL_Running", "Replica_SQL_Running")
     SOURCE = (
         "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_USER = 'root',"
         " MASTER_PORT = {}, MASTER_CONNECT_RETRY = 1, MASTER_USE_GTID = slave_pos"
@@ -168,10 +169,7 @@ class MariaDBReplica(MariaDBNode, Replica):
 
     @property
     def is_paused(self) -> bool:
-        status = self.status
-        return "No" in {
-            status.get(f"{who}_SQL_Running") for who in ("Slave", "Replica")
-        }
+        return "No" in {self.status.get(name) for name in self.RUNNING}
 
     def follow(self) -> None:
         """Repeat all that the primary has written and writes."""

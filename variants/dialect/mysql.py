@@ -27,19 +27,22 @@ READ_ONLY_ERRORS = {1290, 1836}
 
 # Error numbers by kind of fault: see FaultKind.
 FAULTS = {
-    # Unique; not null; foreign keys; check constraints of MySQL and of MariaDB.
-    "conflict": {DUPLICATE, 1048, 1451, 1452, 3819, 4025},
-    # Lock wait, deadlock, changed since it was read; too many connections; no more
-    # disk, memory, locks.
-    "busy": {1205, 1213, 1020, 1040, 1203, 1226, 1021, 1037, 1041, 1206},
+    # Unique; not null; foreign keys, and those of a table that this user may not see;
+    # check constraints of MySQL and of MariaDB.
+    "conflict": {DUPLICATE, 1048, 1364, 1451, 1452, 1216, 1217, 3819, 4025},
+    # Lock wait, NOWAIT of MySQL, deadlock, changed since it was read, changed by another
+    # member of the group; too many connections; no more disk, memory, locks.
+    "busy": {1205, 3572, 1213, 1020, 3101, 1040, 1203, 1226, 1021, 1037, 1041, 1206},
     # max_statement_time of MariaDB, max_execution_time of MySQL, KILL QUERY.
     "timeout": {1969, 3024, 1317},
     # Refused; unknown; lost, within a statement, by KILL, for being idle; stopping; no
     # such host; not encrypted.
-    "unavailable": {2003, 2005, 2006, 2013, 1927, 4031, 1053, 1129, 1130, 2026}
-    # Login, access, no such database; a locked account of MySQL and of MariaDB; a
-    # transaction that only reads.
-    | {1045, 1044, 1049, 3118, 4151, 1792}
+    "unavailable": {2003, 2005, 2006, 2013, 1927, 4031, 1053, 1129, 1130, 2026, 3159}
+    # Login, access, no such database; a locked account of MySQL and of MariaDB, one with
+    # too many failed logins, an expired password; a transaction that only reads.
+    | {1045, 1044, 1049, 3118, 4151, 3955, 1862, 1820, 1792}
+    # MySQL that is offline, and a group of servers that has lost its majority.
+    | {3032, 3100}
     | READ_ONLY_ERRORS,
 }
 

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 from pydantic import SecretStr
-from rows import CANARY, PLAIN, SERVERS, adds, row, serving
+from rows import CANARY, MYSQL, PLAIN, SERVERS, adds, row, serving
 from shop.db import Read, Write
 from shop.db.config.backend import DIALECT
 from sqlalchemy import literal, select, text
@@ -22,6 +22,8 @@ GUEST = {
         "GRANT ALL ON *.* TO {name}",
     ),
 }
+# Locked; with a password that has expired.
+CLOSED = "ALTER USER {name} ACCOUNT LOCK", "ALTER USER {name} PASSWORD EXPIRE"
 
 
 async def read(session: Read) -> None:
@@ -68,6 +70,19 @@ async def connect_to_a_host_that_is_unknown(_):
 async def log_in_with_a_wrong_password(laboratory):
     user = await guest(laboratory, "guest")
     return await both(**user | {"database_password": SecretStr(f"{CANARY}-wrong")})
+
+
+@row("closed account", MYSQL)
+async def log_in_where_the_account_is_closed(laboratory):
+    """An answer for each way to close it."""
+    answers = []
+    for number, closed in enumerate(CLOSED):
+        name = f"guest_{number}"
+        user = await guest(laboratory, name)
+        await laboratory.execute(text(closed.format(name=name)))
+        async with serving(read, **user) as client:
+            answers.append(await client.ask("/read"))
+    return answers
 
 
 @row("wrong name", SERVERS)

@@ -16,14 +16,14 @@ from rows import (
 )
 from shop.db import Read, Write
 from shop.db.config.backend import DIALECT, DRIVER
-from sqlalchemy import func, literal, select, text, update
+from sqlalchemy import String, cast, func, literal, select, text, update
 
 # Beyond every limit.
 LONG_SECONDS = 15
 # What a session can do to itself.
 WITHOUT_LIMIT = {
     "postgresql": "SET statement_timeout = 0",
-    "mysql": "SET max_statement_time = 0",
+    "mysql": "SET /*M! max_statement_time = 0 */ /*!80000 max_execution_time = 0 */",
 }
 READ_ONLY = {
     "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
@@ -41,7 +41,9 @@ SNAPSHOT = {
 
 def long():
     sleep = {"postgresql": func.pg_sleep, "mysql": func.sleep}[DIALECT]
-    return select(literal(CANARY), sleep(LONG_SECONDS))
+    # MySQL ends a SLEEP that takes too long without an error, unless there are rows.
+    rows = text("(SELECT 1 UNION SELECT 2) AS twice")
+    return select(literal(CANARY), sleep(LONG_SECONDS)).select_from(rows)
 
 
 def grow(name):
@@ -77,6 +79,36 @@ async def take_long_without_a_limit_of_the_server(_):
         answer = await client.ask("/read")
         times = (monotonic() - began) / SETTINGS.database_client_timeout_seconds
         return [lifted, answer, round(times)]
+
+
+@row("slow write", SERVERS)
+async def change_for_long(laboratory):
+    name = f"{CANARY} slow"
+    sleep = {"postgresql": func.pg_sleep, "mysql": func.sleep}[DIALECT]
+
+    async def write(session: Write) -> None:
+        changed = update(THINGS).where(THINGS.c.name == name).values(size=2)
+        await session.execute(
+            changed.where(func.length(cast(sleep(LONG_SECONDS), String)) < 9)
+        )
+
+    await laboratory.execute(adds(name))
+    async with serving(write) as client:
+        return [await client.ask("/write")]
+
+
+@row("nowait", SERVERS)
+async def want_at_once_what_is_locked(laboratory):
+    name = f"{CANARY} nowait"
+    wanted = select(THINGS.c.size).where(THINGS.c.name == name)
+
+    async def write(session: Write) -> None:
+        await session.execute(wanted.with_for_update(nowait=True))
+
+    await laboratory.execute(adds(name))
+    async with serving(write) as client, laboratory.database.write() as other:
+        await other.execute(grow(name))
+        return [await client.ask("/write")]
 
 
 @row("lock timeout")
