@@ -207,12 +207,12 @@ PROTECTIONS = (
     Protection(
         "statement timer",
         "db/routing.py",
-        "and seconds < RETRY_WITHIN_SECONDS",
+        "or seconds >= RETRY_WITHIN_SECONDS",
         "",
     ),
     Protection(
         "own error",
-        "db/orm.py",
+        "db/orm/writes.py",
         "except DBAPIError as error:\n        logger",
         "except KeyError as error:\n        logger",
     ),

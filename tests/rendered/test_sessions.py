@@ -42,6 +42,11 @@ async def probes(database: Database) -> AsyncIterator[None]:
         await session.execute(text("DROP TABLE probes"))
 
 
+def checked_out(database: Database) -> int:
+    pool: Any = database.engine.sync_engine.pool
+    return int(pool.checkedout()) if hasattr(pool, "checkedout") else 0
+
+
 async def rows(database: Database) -> list[int]:
     async with database.read() as session:
         return list(await session.scalars(select(PROBES.c.id)))

@@ -229,20 +229,20 @@ PROTECTIONS = {
     ),
     "primary for the rest of the session": Protection(
         "killed_session_moves_to_the_primary",
-        "db/orm.py",
+        "db/orm/reads.py",
         "        self._target = other\n",
         "",
     ),
     "one server for all statements of a session": Protection(
         "session_stays_on_one_server",
         "db/replicas/router.py",
-        "if current:\n            return current",
-        "if False:\n            return current",
+        "if has_reached(current.position, goal):",
+        "if False:",
     ),
     "no statement for a replica that was banned": Protection(
         "session_leaves_a_replica_that_was_banned",
         "db/replicas/router.py",
-        "if isinstance(current, Replica) and current.unhealthy_reason:",
+        "if current.unhealthy_reason:",
         "if False:",
     ),
     "log of a failover": Protection(

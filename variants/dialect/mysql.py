@@ -1,12 +1,12 @@
 """MySQL and MariaDB: transactions, error codes, server queries, migrations."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 # The session of the server, its time, whether it is the primary; the lowest limit of
@@ -24,6 +24,7 @@ ORDER BY most LIMIT 1
 DUPLICATE = 1062
 # Error numbers of a read-only server, by its option or by its mode.
 READ_ONLY_ERRORS = {1290, 1836}
+READ_ONLY_TRANSACTION = 1792
 
 # Error numbers by kind of fault: see FaultKind.
 FAULTS = {
@@ -40,7 +41,7 @@ FAULTS = {
     "unavailable": {2003, 2005, 2006, 2013, 1927, 4031, 1053, 1129, 1130, 2026, 3159}
     # Login, access, no such database; a locked account of MySQL and of MariaDB, one with
     # too many failed logins, an expired password; a transaction that only reads.
-    | {1045, 1044, 1049, 3118, 4151, 3955, 1862, 1820, 1792}
+    | {1045, 1044, 1049, 3118, 4151, 3955, 1862, 1820, READ_ONLY_TRANSACTION}
     # MySQL that is offline, and a group of servers that has lost its majority.
     | {3032, 3100}
     | READ_ONLY_ERRORS,
@@ -52,6 +53,20 @@ MIGRATION_LIMITS = (
     "SET innodb_lock_wait_timeout=5, lock_wait_timeout=5"
     " /*M! , max_statement_time=3600, idle_transaction_timeout=3600 */"
     " /*!80000 , max_execution_time=3600000 */"
+)
+
+# Whether SQL lacks the FOR UPDATE of its statement.
+OMITS_LOCKS = False
+# What is no SQL: names and texts in quotes, comments; what is in /*! */ is executed.
+# And what locks, writes or keeps state, though it is a part of a SELECT.
+QUOTED = (
+    r"""`(?:[^`]|``)*`|'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|/\*(?![!M]).*?\*/"""
+    r"""|--\s[^\n]*|\#[^\n]*"""
+)
+STATEFUL = (
+    r"/\*|:=|\bLOCK\s+IN\s+SHARE\s+MODE\b|\bNEXT\s+VALUE\s+FOR\b"
+    r"|\b(GET_LOCK|RELEASE_(ALL_)?LOCKS?|LOAD_FILE|NEXTVAL|SETVAL"
+    r"|service_(get|release)\w*_locks?)\s*\("
 )
 
 
@@ -98,6 +113,12 @@ def is_read_only(error: BaseException) -> bool:
     return error.args[:1] in [(number,) for number in READ_ONLY_ERRORS]
 
 
+def rejects_write(error: BaseException) -> bool:
+    """Whether the server refuses to write, in this session or as a replica."""
+    number = next(iter((getattr(error, "orig", None) or error).args), 0)
+    return number in READ_ONLY_ERRORS | {READ_ONLY_TRANSACTION}
+
+
 def safe_text(error: BaseException) -> str:
     """The message of the server, without the data that it quotes."""
     if error.args[:1] != (DUPLICATE,):
@@ -111,6 +132,25 @@ def with_transactions(engine: AsyncEngine) -> AsyncEngine:
     writes = engine.execution_options()
     event.listen(writes.sync_engine, "begin", _begin)
     return writes
+
+
+def with_snapshots(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool; a connection begins a transaction that only reads, and sees the
+    state of its first statement.
+    """
+    snapshots = engine.execution_options()
+    event.listen(snapshots.sync_engine, "begin", _begin_snapshot)
+    return snapshots
+
+
+def local_settings(settings: Mapping[str, str] | None) -> tuple[Any, Any] | None:
+    """This server has none."""
+    if settings:
+        raise InvalidRequestError(
+            "MySQL has no settings that end with a transaction, nor row level security:"
+            " name the tenant in the WHERE of each statement."
+        )
+    return None
 
 
 def for_export(engine: AsyncEngine) -> AsyncEngine:
@@ -149,3 +189,9 @@ def is_idle(connection: Any) -> bool:
 def _begin(connection: Connection) -> None:
     # Not by switching autocommit off and on: that is two more round trips.
     connection.exec_driver_sql("BEGIN")
+
+
+def _begin_snapshot(connection: Connection) -> None:
+    # Of the next transaction alone; the sessions are in READ COMMITTED.
+    connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")

@@ -1,10 +1,12 @@
 """PostgreSQL: transactions, error codes, queries about the server, migrations."""
 
+import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 # The session of the server, its time, whether it is the primary; the lowest limit of
@@ -48,6 +50,22 @@ MIGRATION_LIMITS = (
     " set_config('idle_in_transaction_session_timeout', '1h', false)"
 )
 
+# Whether SQL lacks the FOR UPDATE of its statement.
+OMITS_LOCKS = False
+# What is no SQL: names and texts in quotes, comments. And the functions that lock,
+# write or keep state, though a SELECT calls them.
+QUOTED = (
+    r""""(?:[^"]|"")*"|\be'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'"""
+    r"""|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/"""
+)
+STATEFUL = (
+    r"\b(set_config|setseed|set_limit|nextval|setval|dblink\w*|lo_\w+|pg_notify"
+    r"|pg_(try_)?advisory\w*|pg_(terminate|cancel)_backend|pg_stat_reset\w*"
+    r"|pg_(create|drop|copy|replication|logical|wal|backup|file|switch)_\w+"
+    r"|pg_(reload_conf|rotate_logfile|promote|import_system_collations))\s*\("
+)
+SETTING = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*", re.IGNORECASE | re.ASCII)
+
 
 def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by SQLSTATE; the class of an error depends on the driver."""
@@ -60,6 +78,11 @@ def is_read_only(error: BaseException) -> bool:
     return getattr(error, "sqlstate", None) == READ_ONLY_SQLSTATE
 
 
+def rejects_write(error: BaseException) -> bool:
+    """Whether the server refuses to write, in this session or as a standby."""
+    return is_read_only(getattr(error, "orig", None) or error)
+
+
 def safe_text(error: BaseException) -> str:
     """The message of the server; data are quoted only behind its first line."""
     return str(error)
@@ -68,6 +91,35 @@ def safe_text(error: BaseException) -> str:
 def with_transactions(engine: AsyncEngine) -> AsyncEngine:
     """The same pool; a connection begins a transaction."""
     return engine.execution_options(isolation_level="READ COMMITTED")
+
+
+def with_snapshots(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool; a connection begins a transaction that only reads, and sees the
+    state of its first statement.
+    """
+    return engine.execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True
+    )
+
+
+def local_settings(
+    settings: Mapping[str, str] | None,
+) -> tuple[TextClause, dict[str, str]] | None:
+    """The statement that sets them for a transaction, and its values."""
+    for name, value in (settings or {}).items():
+        if not SETTING.fullmatch(name) or not isinstance(value, str):
+            raise InvalidRequestError(
+                f"{name!r} is no local setting: its name is letters, digits and _ in"
+                " parts with a dot between, as app.tenant, and its value is a str."
+            )
+    if not settings:
+        return None
+    calls: list[str] = []
+    values: dict[str, str] = {}
+    for number, (name, value) in enumerate(settings.items()):
+        calls.append(f"set_config(:name{number}, :value{number}, true)")
+        values |= {f"name{number}": name, f"value{number}": value}
+    return text(f"SELECT {', '.join(calls)}"), values
 
 
 def for_export(engine: AsyncEngine) -> AsyncEngine:

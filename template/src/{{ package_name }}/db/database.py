@@ -1,7 +1,7 @@
 """The database: sessions to read and to write, and the only place that commits."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -11,13 +11,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from .config.settings import ConnectionSettings
-from .engine.dialect import with_transactions
+from .engine.dialect import local_settings, with_transactions
 from .errors import CommitOutcomeUnknown
-from .orm import (
-    ReadOnlySession,
-    ReadSession,
+from .orm.reads import ReadOnlySession, ReadSession, SnapshotSession
+from .orm.writes import (
     WriteOrmSession,
     WriteSession,
+    end,
     roll_back,
     track_failures,
 )
@@ -25,10 +25,10 @@ from .routing import Router
 
 
 class Database:
-    """Two kinds of session over one connection pool.
+    """Three kinds of session over one connection pool.
 
-    Hold one session for writing at a time: tasks that hold one each and wait for a
-    second can use up the pool, and then all wait for each other.
+    Hold one `write()` or `snapshot()` at a time: tasks that hold one each and wait for
+    a second can use up the pool, and then all wait for each other.
     """
 
     def __init__(
@@ -46,25 +46,52 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
         """Each statement by itself: one round trip, no transaction, no snapshot."""
-        yield ReadOnlySession(self.router)
+        session = ReadOnlySession(self.router)
+        try:
+            yield session
+        finally:
+            session.end()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[WriteSession]:
-        """One transaction: committed at the end, rolled back by any exception."""
-        async with AsyncSession(
+    async def snapshot(
+        self, settings: Mapping[str, str] | None = None
+    ) -> AsyncIterator[ReadSession]:
+        """One transaction that only reads: all its SELECTs see one state.
+
+        `settings` end with it: see `write()`.
+        """
+        session = SnapshotSession(self.router, local_settings(settings))
+        try:
+            yield session
+        finally:
+            await session.close()
+
+    @asynccontextmanager
+    async def write(
+        self, settings: Mapping[str, str] | None = None
+    ) -> AsyncIterator[WriteSession]:
+        """One transaction: committed at the end, rolled back by any exception.
+
+        `settings` of the server end with it: {"app.tenant": "acme"} is what
+        `current_setting('app.tenant')` returns in a policy of row level security.
+        """
+        session = AsyncSession(
             self.writes,
             sync_session_class=WriteOrmSession,
             expire_on_commit=False,
-            info={"router": self.router},
-        ) as session:
-            try:
-                yield session
-                # A failure here has not reached COMMIT: its outcome is known.
+            info={"router": self.router, "settings": local_settings(settings)},
+        )
+        try:
+            yield session
+            # A failure here has not reached COMMIT: its outcome is known.
+            if session.new or session.dirty or session.deleted:
                 await session.flush()
-                await self.commit(session)
-            except BaseException:
-                await roll_back(session)
-                raise
+            await self.commit(session)
+        except BaseException:
+            await roll_back(session)
+            raise
+        finally:
+            await end(session)
 
     async def commit(self, unit: AsyncSession | AsyncConnection) -> None:
         """The only COMMIT, and so the only place where an outcome is unknown."""
@@ -90,12 +117,19 @@ async def _read(connection: HTTPConnection) -> ReadSession:
     return ReadOnlySession(connection.state.database.router)
 
 
+async def _snapshot(connection: HTTPConnection) -> AsyncIterator[ReadSession]:
+    async with connection.state.database.snapshot() as session:
+        yield session
+
+
 async def _write(connection: HTTPConnection) -> AsyncIterator[WriteSession]:
     async with connection.state.database.write() as session:
         yield session
 
 
+# It holds nothing between its statements, so it has no end.
 Read = Annotated[ReadSession, Depends(_read)]
 # With scope="function" the session ends, and commits, before the response starts:
 # with FastAPI's default a failed COMMIT would come after the client's 200.
+Snapshot = Annotated[ReadSession, Depends(_snapshot, scope="function")]
 Write = Annotated[WriteSession, Depends(_write, scope="function")]

@@ -8,15 +8,20 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from .engine.dialect import rejects_write, with_snapshots
+from .orm.guard import guard
+
 # A statement that was lost after longer would take as long again: it is not repeated.
 RETRY_WITHIN_SECONDS = 1
 
 
-class Target(Protocol):
-    """A server to read from."""
+class Target:
+    """A server to read from; on `snapshots` a connection begins a transaction."""
 
-    @property
-    def engine(self) -> AsyncEngine: ...
+    def __init__(self, engine: AsyncEngine) -> None:
+        guard(engine)
+        self.engine = engine
+        self.snapshots = with_snapshots(engine)
 
 
 class Router(Protocol):
@@ -32,11 +37,8 @@ class Router(Protocol):
         """Called after each COMMIT, on the connection that has committed."""
 
 
-class PrimaryOnly:
+class PrimaryOnly(Target):
     """The router of a service without replicas; it is its own target."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
 
     async def choose(self, current: Target | None) -> Target:
         return self
@@ -45,7 +47,9 @@ class PrimaryOnly:
         self, target: Target, error: SQLAlchemyError, seconds: float
     ) -> Target | None:
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        return target if lost and seconds < RETRY_WITHIN_SECONDS else None
+        if not lost or rejects_write(error) or seconds >= RETRY_WITHIN_SECONDS:
+            return None
+        return target
 
     def committed(self, connection: Connection) -> None:
         pass

@@ -11,9 +11,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ..engine.dialect import rejects_write
 from ..engine.timing import checkout_deadline, remaining
 from ..engine.validation import retire
 from ..errors import FaultKind, classify, safe_message
+from ..routing import Target
 from .lag import LagEstimator
 from .position import HEALTH_QUERY, REPORTS_LAG, WAIT_SECONDS, replay_position
 from .watermark import PRIMARY_ONLY, Position, has_reached
@@ -31,7 +33,7 @@ MAX_POLL_PAUSE_SECONDS = 0.005
 logger = logging.getLogger(__name__)
 
 
-class Replica:
+class Replica(Target):
     """Probed on a connection of its own, which no read can keep busy.
 
     Reads use it while `monotonic() < ready_until`, on `engine`.
@@ -40,8 +42,8 @@ class Replica:
     def __init__(
         self, name: str, engine: AsyncEngine, probes: AsyncEngine, max_lag: float
     ) -> None:
+        super().__init__(engine)
         self.name = name
-        self.engine = engine
         self.ready_until = 0.0
         self.position: Position = {}  # replayed
         self.lag_seconds = 0.0
@@ -94,7 +96,8 @@ class Replica:
         if isinstance(error, DBAPIError) and error.statement is None:  # no connection
             self._ban("refused", safe_message(error))
             return True
-        if classify(error) not in (FaultKind.BUSY, FaultKind.UNAVAILABLE):
+        fault = classify(error)
+        if fault not in (FaultKind.BUSY, FaultKind.UNAVAILABLE) or rejects_write(error):
             return False
         self.probe()  # the connection is lost, or was in the way of the replay
         return True

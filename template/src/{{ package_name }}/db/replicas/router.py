@@ -50,16 +50,22 @@ class ReplicaRouter:
         self._sample: asyncio.Task[None] | None = None
 
     async def choose(self, current: Target | None) -> Target:
-        """One server for all statements of a session, unless it was banned."""
-        if isinstance(current, Replica) and current.unhealthy_reason:
-            return self._move(current, "banned")
-        if current:
+        """One server for all statements of a session, unless it was banned or misses
+        what the client has written since.
+        """
+        watermark = current_watermark.get()
+        goal = watermark.position if watermark else {}
+        if isinstance(current, Replica):
+            if current.unhealthy_reason:
+                return self._move(current, "banned")
+            if has_reached(current.position, goal):
+                return current
+            self.reads[current.name] -= 1  # a session counts as one read
+        elif current:
             return current
         self._used = True
         if self._ticker.loop is not asyncio.get_running_loop():
             self._ticker.start()
-        watermark = current_watermark.get()
-        goal = watermark.position if watermark else {}
         return self._next(goal) or await self._wait_for(goal)
 
     def retry(

@@ -1,0 +1,1 @@
+"""Sessions: `Read` and `Snapshot` in reads.py, `Write` in writes.py."""

@@ -1,0 +1,158 @@
+"""Sessions after their end, and what they leave in the pool."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from fastapi import BackgroundTasks, FastAPI
+from fastapi.responses import StreamingResponse
+from shop.db import Database, Read, Snapshot, Write
+from sqlalchemy import insert, select
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncSession
+from test_sessions import PROBES, Probe, checked_out, probes, rows
+
+ID = PROBES.c.id
+pytestmark = pytest.mark.usefixtures(probes.__name__)
+KINDS = {"read": Read, "snapshot": Snapshot, "write": Write}
+
+Use = Callable[[Any], Awaitable[Any]]
+
+
+async def add(session: Any) -> None:
+    session.add(Probe(id=9))
+
+
+USES: dict[str, Use] = {
+    "execute": lambda session: session.execute(select(ID)),
+    "get": lambda session: session.get(Probe, 1),
+    "scalars": lambda session: session.scalars(select(Probe)),
+}
+WRITES: dict[str, Use] = {
+    "add": add,
+    "flush": lambda session: session.flush(),
+    "commit": lambda session: session.commit(),
+    "rollback": lambda session: session.rollback(),
+    "connection": lambda session: session.connection(),
+    "refresh": lambda session: session.refresh(session.probe),
+    "delete": lambda session: session.delete(session.probe),
+    "merge": lambda session: session.merge(session.probe),
+    "run_sync": lambda session: session.run_sync(lambda sync: sync.connection()),
+}
+ENDS = [
+    *(("read", use) for use in USES),
+    *(("snapshot", use) for use in USES),
+    *(("write", use) for use in USES | WRITES),
+]
+
+
+@pytest.mark.parametrize(("kind", "use"), ENDS)
+async def test_session_cannot_be_used_after_its_end(
+    database: Database, kind: str, use: str
+) -> None:
+    async with getattr(database, kind)() as session:
+        if kind == "write":
+            session.probe = Probe(id=1)
+            session.add(session.probe)
+        else:
+            await session.execute(select(ID))
+    for _ in range(2):
+        with pytest.raises(InvalidRequestError, match=rf"database\.{kind}\(\)"):
+            await (USES | WRITES)[use](session)
+
+    assert checked_out(database) == 0
+    assert await rows(database) == ([1] if kind == "write" else [])
+
+
+class Late:
+    """Uses a session when the answer has been sent."""
+
+    def __init__(self) -> None:
+        self.answered = asyncio.Event()
+        self.outcome = ""
+
+    async def __call__(self, session: Any) -> None:
+        await self.answered.wait()
+        try:
+            if isinstance(session, AsyncSession):
+                session.add(Probe(id=1))
+                await session.flush()
+            else:
+                await session.get(Probe, 1)
+        except InvalidRequestError as error:
+            self.outcome = str(error)
+        else:
+            self.outcome = "no error"
+
+    async def stream(self, session: Any) -> AsyncIterator[str]:
+        await self(session)
+        yield "late"
+
+
+def add_routes(app: FastAPI, kind: Any, late: Late) -> None:
+    @app.post("/background")
+    async def background(session: kind, afterwards: BackgroundTasks) -> None:
+        late.answered.set()
+        afterwards.add_task(late, session)
+
+    @app.post("/task")
+    async def task(session: kind) -> None:
+        late.task = asyncio.create_task(late(session))  # type: ignore[attr-defined]
+
+    @app.post("/stream")
+    async def stream(session: kind) -> StreamingResponse:
+        late.answered.set()
+        return StreamingResponse(late.stream(session))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_session_of_a_request_cannot_be_used_after_it(
+    app: FastAPI, serve: Any, database: Database, kind: str
+) -> None:
+    """Not by a background task, a task of its own or a stream. A Read can: it has no
+    end, and holds nothing.
+    """
+    late = Late()
+    add_routes(app, KINDS[kind], late)
+    async with serve(app) as client:
+        for use in ("background", "task", "stream"):
+            late.outcome = ""
+            answer = await client.post(f"/{use}")
+            late.answered.set()
+            if use == "task":
+                await late.task  # type: ignore[attr-defined]
+            late.answered.clear()
+
+            assert answer.status_code == 200
+            expected = "no error" if kind == "read" else f"database.{kind}()"
+            assert expected in late.outcome
+
+    assert checked_out(database) == 0
+    assert await rows(database) == []
+
+
+async def test_task_that_is_not_awaited_leaves_no_connection_open(
+    app: FastAPI, serve: Any, database: Database
+) -> None:
+    """One that is in the middle of its work when the request ends."""
+    tasks = []
+
+    async def work(session: Any) -> None:
+        for number in range(100):
+            await session.execute(insert(PROBES).values(id=number))
+
+    @app.post("/probe")
+    async def write(session: Write) -> None:
+        tasks.append(asyncio.create_task(work(session)))
+        await session.execute(select(ID))
+
+    async with serve(app) as client:
+        await client.post("/probe")
+        (outcome,) = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert isinstance(outcome, Exception)
+    assert checked_out(database) == 0
+    await rows(database)
+    async with database.write() as session:
+        await session.execute(insert(PROBES).values(id=1000))
