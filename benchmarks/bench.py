@@ -41,8 +41,8 @@ ROUTING_TARGET = 1.03
 ROUNDS, SECONDS = 5, 1.6
 ORDER = UUID(int=1)
 SEED = """
-    INSERT INTO orders (id, customer, status, created_at)
-    VALUES ($1, 'somebody', 'new', now())
+    INSERT INTO orders (id, customer, status, created_at, updated_at)
+    VALUES ($1, 'somebody', 'new', now(), now())
 """
 
 

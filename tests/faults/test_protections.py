@@ -428,8 +428,8 @@ PROTECTIONS = {
     ),
     "conditional payment": Protection(
         "payments.py",
-        ".where(Order.id == order_id, Order.status == OrderStatus.NEW)",
-        ".where(Order.id == order_id)",
+        ".where(BY_ID, Order.status == OrderStatus.NEW)",
+        ".where(BY_ID)",
         "test_payments.py::test_of_two_payments_at_once_one_is_409",
     ),
 }

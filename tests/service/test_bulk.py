@@ -39,22 +39,23 @@ JSON = {"Content-Type": "application/json"}
 # The id of an order is its number, and the last one is the newest.
 FILL = {
     "postgresql": """
-        INSERT INTO orders (id, customer, status, created_at)
+        INSERT INTO orders (id, customer, status, created_at, updated_at)
         SELECT lpad(to_hex(n), 32, '0')::uuid, rpad('ada ' || n, {width}, '.'), 'new',
-               timestamptz '2020-01-01' + n * interval '1 s'
+               timestamptz '2020-01-01' + n * interval '1 s', now()
         FROM generate_series(1, {rows}) AS n""",
     "mysql": """
-        INSERT INTO orders (id, customer, status, created_at)
+        INSERT INTO orders (id, customer, status, created_at, updated_at)
         SELECT lpad(hex(seq), 32, '0'), rpad(concat('ada ', seq), {width}, '.'), 'new',
-               timestamp '2020-01-01 00:00:00' + INTERVAL seq SECOND
+               timestamp '2020-01-01 00:00:00' + INTERVAL seq SECOND, now()
         FROM seq_1_to_{rows}""",
     "sqlite": """
         WITH RECURSIVE series (n) AS
             (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {rows})
-        INSERT INTO orders (id, customer, status, created_at)
+        INSERT INTO orders (id, customer, status, created_at, updated_at)
         SELECT printf('%032x', n),
                substr('ada ' || n || printf('%.*c', {width}, '.'), 1, {width}), 'new',
-               strftime('%Y-%m-%d %H:%M:%S.000000', 1577836800 + n, 'unixepoch')
+               strftime('%Y-%m-%d %H:%M:%S.000000', 1577836800 + n, 'unixepoch'),
+               '2020-01-01 00:00:00.000000'
         FROM series""",
 }
 # Sessions within a transaction or a statement, and the end of one of them.

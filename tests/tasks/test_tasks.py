@@ -222,8 +222,8 @@ PROTECTIONS = {
     ),
     "conditional payment": Protection(
         "payments.py",
-        "    where = Order.id == order_id, Order.status == old\n",
-        "    where = (Order.id == order_id,)\n",
+        ".where(BY_ID, Order.status == old)",
+        ".where(BY_ID)",
         "test_sweep.py::test_new_order_is_not_paid",
     ),
     "sweep of what is not done": Protection(

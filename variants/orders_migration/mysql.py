@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("status", sa.String(32), nullable=False),
         sa.Column("idempotency_key", sa.String(200), nullable=True),
         sa.Column("created_at", mysql.DATETIME(fsp=6), nullable=False),
+        sa.Column("updated_at", mysql.DATETIME(fsp=6), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_orders")),
         sa.UniqueConstraint("idempotency_key", name=op.f("uq_orders_idempotency_key")),
         mysql_collate="utf8mb4_bin",
@@ -46,6 +47,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("order_id", "position", name=op.f("pk_order_lines")),
         mysql_collate="utf8mb4_bin",
     )
+    op.create_index(op.f("ix_order_lines_sku"), "order_lines", ["sku"])
 
 
 def downgrade() -> None:

@@ -4,7 +4,7 @@ How to read and write is in database.py; what a setting means, in config/setting
 """
 
 from .base import Base
-from .bulk import Export, batches, bulk_insert, export
+from .bulk import Export, batches, bulk_insert, csv_lines, export
 from .database import Database, Read, Snapshot, Write
 from .open import open_database
 from .orm.reads import ReadSession
@@ -21,6 +21,7 @@ __all__ = [
     "WriteSession",
     "batches",
     "bulk_insert",
+    "csv_lines",
     "export",
     "open_database",
 ]

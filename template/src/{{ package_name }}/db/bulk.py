@@ -1,8 +1,11 @@
 """Many rows: streamed out as their reader takes them, and inserted in batches."""
 
 import asyncio
+import csv
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
+from io import StringIO
 from typing import Annotated, Any, TypeVar, TypeVarTuple
 
 from anyio import CancelScope
@@ -62,6 +65,19 @@ async def batches(rows: AsyncResult[*Ts]) -> AsyncIterator[Sequence[Row[*Ts]]]:
     """The rows of `connection.stream()`, a thousand at a time."""
     while batch := await _shield_fetch(rows.fetchmany()):
         yield batch
+
+
+async def csv_lines(rows: AsyncResult[Any]) -> AsyncIterator[str]:
+    """The rows of `connection.stream()` as CSV, below the names of their columns."""
+    yield ",".join(rows.keys()) + "\r\n"
+    async for batch in batches(rows):
+        text = StringIO()
+        csv.writer(text).writerows(map(_iso_times, batch))
+        yield text.getvalue()
+
+
+def _iso_times(row: Sequence[Any]) -> list[Any]:
+    return [each.isoformat() if isinstance(each, datetime) else each for each in row]
 
 
 @asynccontextmanager
