@@ -231,7 +231,7 @@ def conversation(client: httpx.Client) -> list[Any]:
 def masked(answer: httpx.Response) -> Any:
     def mask(value: Any) -> Any:
         if isinstance(value, dict):
-            hidden = {"id", "created_at", "request_id", "title"}
+            hidden = {"id", "created_at", "updated_at", "request_id", "title"}
             return {k: "*" if k in hidden else mask(v) for k, v in value.items()}
         return [mask(item) for item in value] if isinstance(value, list) else value
 
