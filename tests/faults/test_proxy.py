@@ -144,6 +144,14 @@ def test_round_trip_is_counted_when_the_client_speaks_again(proxy: Proxy) -> Non
         assert proxy.round_trips in (1, 2), "one unless they came apart"
 
 
+def test_commits_are_counted(proxy: Proxy) -> None:
+    with client(proxy) as one:
+        for text in (b"COMMIT;", b"READ COMMITTED", b"COMMIT"):
+            assert say(one, text) == text
+
+    assert proxy.commits == 2
+
+
 def test_server_that_is_gone_closes_the_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]

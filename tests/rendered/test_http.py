@@ -1,15 +1,22 @@
 """Problem documents of every error, and the limit for the body of a request."""
 
 import asyncio
+import logging
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, HTTPException
-from httpx import Response
+import uvicorn
+from fastapi import BackgroundTasks, FastAPI, HTTPException
+from httpx import ASGITransport, AsyncClient, Response
 from pydantic import BaseModel
+from shop import api, main
 from shop.db.errors import CommitOutcomeUnknown
 from shop.settings import Settings
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import StreamingResponse
 
 
 class Thing(BaseModel):
@@ -101,3 +108,96 @@ async def test_error_is_a_problem_without_its_detail(
 
     assert is_problem(answer, status)
     assert str(error) not in answer.text
+
+
+class Raises:
+    """A middleware of the owner with a bug."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/middleware":
+            raise ZeroDivisionError
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture
+def faulty(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    cors = Middleware(CORSMiddleware, allow_origins=["*"])
+    monkeypatch.setattr(api, "MIDDLEWARE", [cors, Middleware(Raises)])
+    app = main.create_app(settings)
+
+    @app.get("/handler")
+    async def handler() -> None:
+        raise ZeroDivisionError
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    @app.get("/task")
+    async def task(tasks: BackgroundTasks) -> str:
+        tasks.add_task(fail)
+        return "done"
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        async def lines() -> AsyncIterator[str]:
+            yield "begun"
+            raise ZeroDivisionError
+
+        return StreamingResponse(lines())
+
+    return app
+
+
+@pytest.mark.parametrize("path", ["/handler", "/task"])
+async def test_unhandled_error_has_the_headers_of_other_answers(
+    faulty: FastAPI,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+) -> None:
+    transport = ASGITransport(faulty)  # an error that reaches the server is raised
+    origin = {"Origin": "https://example.com"}
+    caplog.clear()
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get(path, headers=origin)
+
+    assert is_problem(answer, 500) if path == "/handler" else answer.is_success
+    assert "access-control-allow-origin" in answer.headers
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
+async def test_error_within_an_answer_reaches_the_server(faulty: FastAPI) -> None:
+    transport = ASGITransport(faulty)
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        with pytest.raises(ZeroDivisionError):
+            await client.get("/stream")
+
+
+async def test_unhandled_error_leaves_the_connection_open(
+    faulty: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    config = uvicorn.Config(faulty, log_config=None, lifespan="off")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listener]))
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+
+        async def get(path: str) -> bytes:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            if length := head.lower().partition(b"content-length: ")[2].split():
+                await reader.readexactly(int(length[0]))
+            return head.split()[1]
+
+        paths = ("/handler", "/middleware", "/task", "/handler", "/stream")
+        statuses = [await get(path) for path in paths]
+        rest = await reader.read()
+        writer.close()
+        server.should_exit = True
+        await serving
+
+    assert statuses == [b"500", b"500", b"200", b"500", b"200"]
+    assert not rest.endswith(b"0\r\n\r\n"), "its reader sees that it is not whole"

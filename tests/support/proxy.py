@@ -17,6 +17,9 @@ from typing import Any, Self
 Answers = asyncio.Queue[tuple[float, bytes]]
 
 
+COMMIT = re.compile(rb"\bCOMMIT\b")
+
+
 class Link:
     """A client's connection and the one to the server that belongs to it."""
 
@@ -33,6 +36,7 @@ class Proxy:
         self.port = 0
         self.round_trips = 0
         self.dropping = threading.Event()  # the bytes of drop_after() have gone by
+        self.commits = 0  # how often a client has asked for one
         self._server, self._pattern = (host, port), b""
         self._links: dict[asyncio.Task[None], Link] = {}
         self._listener: asyncio.Server | None = None
@@ -138,6 +142,7 @@ class Proxy:
         while data := await self._next(source):
             self.round_trips += link.server_spoke_last
             link.server_spoke_last = False
+            self.commits += len(COMMIT.findall(data))
             if self._pattern and re.search(self._pattern, data):
                 link.is_deaf, self._pattern = True, b""
                 self.dropping.set()

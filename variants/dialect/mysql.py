@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import Coroutine, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from .watchdog import LostBeforeCommit
 
 # The session of the server, its time, whether it is the primary; the lowest limit of
 # connections, with the name of that limit.
@@ -22,6 +26,12 @@ ORDER BY most LIMIT 1
 """
 
 DUPLICATE = 1062
+# Sent when the connection was closed already, so the statement was not.
+NOT_SENT = 2006
+# Of the errors of values, those that name the column only.
+QUOTE_NOTHING = {1264, 1265, 1406, 1153}
+# From this size on a statement is compared with the limit of the server.
+LARGE_BYTES = 64 * 1024
 # Error numbers of a read-only server, by its option or by its mode.
 READ_ONLY_ERRORS = {1290, 1836}
 READ_ONLY_TRANSACTION = 1792
@@ -31,9 +41,15 @@ FAULTS = {
     # Unique; not null; foreign keys, and those of a table that this user may not see;
     # check constraints of MySQL and of MariaDB.
     "conflict": {DUPLICATE, 1048, 1364, 1451, 1452, 1216, 1217, 3819, 4025},
-    # Lock wait, NOWAIT of MySQL, deadlock, changed since it was read, changed by another
-    # member of the group; too many connections; no more disk, memory, locks.
-    "busy": {1205, 3572, 1213, 1020, 3101, 1040, 1203, 1226, 1021, 1037, 1041, 1206},
+    # Out of range, too long, not of the type or the character set, no valid JSON,
+    # longer than a packet.
+    "invalid-value": {1264, 1690, 1406, 1265, 1292, 1366, 1367, 1411, 1525}
+    | {1300, 3854, 1416, 3140, 3141, 1153},
+    # Lock wait, NOWAIT of MySQL, deadlock, row or table changed since it was read,
+    # changed by another member of the group; too many connections; no more disk,
+    # memory, locks.
+    "busy": {1205, 3572, 1213, 1020, 1412, 3101, 1040, 1203, 1226}
+    | {1021, 1037, 1041, 1206},
     # max_statement_time of MariaDB, max_execution_time of MySQL, KILL QUERY.
     "timeout": {1969, 3024, 1317},
     # Refused; unknown; lost, within a statement, by KILL, for being idle; stopping; no
@@ -70,7 +86,38 @@ STATEFUL = (
 )
 
 
-class UncancelledStatements:
+class CheckedStatements:
+    """Mixin of a driver's connection: what the server cannot take is not sent.
+
+    It would close the connection at a packet that is too large, and take bytes that
+    Python has put into a text for characters.
+    """
+
+    _largest = 0  # bytes
+
+    def escape(self, value: Any, *mapping: Any) -> Any:
+        if isinstance(value, str):
+            value.encode()
+        elif isinstance(value, (float, Decimal)) and not isfinite(value):
+            raise OverflowError("not a finite number")
+        parent: Any = super()
+        return parent.escape(value, *mapping)
+
+    async def check_size(self, sql: str | bytes) -> None:
+        if len(sql) < LARGE_BYTES:
+            return
+        if not self._largest:
+            own: Any = self
+            async with own.cursor() as cursor:
+                await cursor.execute("SELECT @@max_allowed_packet")
+                (self._largest,) = await cursor.fetchone()
+        data = sql.encode(errors="surrogateescape") if isinstance(sql, str) else sql
+        if len(data) >= self._largest:
+            limit = f"max_allowed_packet is {self._largest}"
+            raise OverflowError(f"a statement of {len(data)} bytes, {limit}")
+
+
+class UncancelledStatements(CheckedStatements):
     """Mixin of a driver's connection: a cancelled caller waits for its statement.
 
     The server would go on with it, while the pool opens another connection: 200
@@ -80,9 +127,10 @@ class UncancelledStatements:
     # From the end of the connect on: before, the watchdog does not know it.
     is_connected = False
 
-    async def query(self, *args: Any, **kwargs: Any) -> Any:
+    async def query(self, sql: str | bytes, *args: Any, **kwargs: Any) -> Any:
+        await self.check_size(sql)
         parent: Any = super()
-        return await self._finish(parent.query(*args, **kwargs))
+        return await self._finish(parent.query(sql, *args, **kwargs))
 
     async def commit(self) -> None:
         parent: Any = super()
@@ -108,6 +156,12 @@ def classify_code(error: DBAPIError) -> str | None:
     return next((name for name, numbers in FAULTS.items() if number in numbers), None)
 
 
+def is_rolled_back(error: DBAPIError) -> bool:
+    """Whether COMMIT had no effect, although its connection is lost."""
+    was_sent = error.orig is None or error.orig.args[:1] != (NOT_SENT,)
+    return isinstance(error, LostBeforeCommit) or not was_sent
+
+
 def is_read_only(error: BaseException) -> bool:
     """Whether the server rejects a write, as a replica does."""
     return error.args[:1] in [(number,) for number in READ_ONLY_ERRORS]
@@ -121,10 +175,13 @@ def rejects_write(error: BaseException) -> bool:
 
 def safe_text(error: BaseException) -> str:
     """The message of the server, without the data that it quotes."""
-    if error.args[:1] != (DUPLICATE,):
-        return str(error)
-    # "Duplicate entry 'ada' for key 'customer'", in the language of the server.
-    return f"({DUPLICATE}, duplicate entry for {error.args[1].split()[-1]})"
+    number, *texts = error.args or (0,)
+    if number == DUPLICATE:
+        # "Duplicate entry 'ada' for key 'customer'", in the language of the server.
+        return f"({DUPLICATE}, duplicate entry for {texts[0].split()[-1]})"
+    if number in FAULTS["invalid-value"] - QUOTE_NOTHING:
+        return f"({number}, {type(error).__name__})"
+    return str(error)
 
 
 def with_transactions(engine: AsyncEngine) -> AsyncEngine:
@@ -174,6 +231,11 @@ def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | 
     """
     query = "SELECT GET_LOCK(CONCAT(LEFT(DATABASE(), 56), '.alembic'), 0)"
     return nullcontext() if connection.exec_driver_sql(query).scalar() else None
+
+
+def as_latin1(password: str | None) -> str | None:
+    """For drivers that encode a password as Latin-1: the server compares UTF-8."""
+    return password and password.encode().decode("latin-1")
 
 
 def is_idle(connection: Any) -> bool:

@@ -9,6 +9,8 @@ from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from .watchdog import LostBeforeCommit
+
 # The session of the server, its time, whether it is the primary; the lowest limit of
 # connections for this role, which is no superuser, with the name of that limit.
 SESSION_ID_QUERY = "SELECT pg_backend_pid()"
@@ -28,8 +30,10 @@ ORDER BY most LIMIT 1
 READ_ONLY_SQLSTATE = "25006"
 
 # SQLSTATE, or its first characters, and the kind of fault: see FaultKind.
-FAULTS = {
+FAULTS: dict[str, str | None] = {
     "08": "unavailable",  # connection failed
+    "22012": None,  # division by zero: a bug of the service
+    "22": "invalid-value",  # out of range, too long, NUL, no such member of an enum
     "23": "conflict",  # unique, foreign key, not null, check, exclusion
     READ_ONLY_SQLSTATE: "unavailable",
     "25P03": "timeout",  # idle_in_transaction_session_timeout
@@ -37,10 +41,14 @@ FAULTS = {
     "3D000": "unavailable",  # no such database
     "40": "busy",  # deadlock or serialization failure, rolled back
     "53": "busy",  # too many connections, out of memory or disk
+    "54000": "invalid-value",  # longer than an index or a row can hold
     "55P03": "busy",  # lock not available
     "57014": "timeout",  # statement_timeout
     "57P": "unavailable",  # the server is stopping or starting
 }
+
+# What a server says last: it has ended the session, so it commits nothing more.
+SESSION_ENDED = {"25P03", "57P01", "57P04", "57P05"}
 
 # An index may take an hour to build. A lock may not: every statement behind a waiting
 # ALTER TABLE waits too.
@@ -69,8 +77,13 @@ SETTING = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*", re.IGNORECASE | re.ASCII)
 
 def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by SQLSTATE; the class of an error depends on the driver."""
-    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    sqlstate = _sqlstate(error.orig)
     return next((FAULTS[code] for code in FAULTS if sqlstate.startswith(code)), None)
+
+
+def is_rolled_back(error: DBAPIError) -> bool:
+    """Whether COMMIT had no effect, although its connection is lost."""
+    return isinstance(error, LostBeforeCommit) or _sqlstate(error.orig) in SESSION_ENDED
 
 
 def is_read_only(error: BaseException) -> bool:
@@ -84,8 +97,20 @@ def rejects_write(error: BaseException) -> bool:
 
 
 def safe_text(error: BaseException) -> str:
-    """The message of the server; data are quoted only behind its first line."""
-    return str(error)
+    """The message of the server, without the data that it quotes."""
+    sqlstate = _sqlstate(error)
+    if sqlstate.startswith("22"):
+        return f"{sqlstate} {type(error.__cause__ or error).__name__}"
+    return str(error)  # data are behind its first line
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    """Of the first cause: asyncpg has the last words of a server behind its own."""
+    sqlstate = ""
+    while error:
+        sqlstate = getattr(error, "sqlstate", None) or sqlstate
+        error = error.__cause__
+    return sqlstate
 
 
 def with_transactions(engine: AsyncEngine) -> AsyncEngine:

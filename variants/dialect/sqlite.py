@@ -13,11 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 FAULTS = {
     "SQLITE_BUSY": "busy",  # another process holds the write lock
     "SQLITE_CANTOPEN": "unavailable",
+    "SQLITE_CONSTRAINT_DATATYPE": "invalid-value",
     "SQLITE_CONSTRAINT": "conflict",
     "SQLITE_FULL": "unavailable",
     "SQLITE_IOERR": "unavailable",
     "SQLITE_LOCKED": "busy",
+    "SQLITE_MISMATCH": "invalid-value",
     "SQLITE_READONLY": "unavailable",
+    "SQLITE_SCHEMA": "busy",  # changed since the statement was prepared
+    "SQLITE_TOOBIG": "invalid-value",
 }
 
 # A migration may wait for a writer of the service.
@@ -43,6 +47,11 @@ def rejects_write(error: BaseException) -> bool:
     """Whether the file cannot be written to."""
     orig = getattr(error, "orig", None) or error
     return getattr(orig, "sqlite_errorname", "").startswith("SQLITE_READONLY")
+
+
+def is_rolled_back(_: DBAPIError) -> bool:
+    """Whether COMMIT had no effect: SQLite has answered each."""
+    return True
 
 
 def safe_text(error: BaseException) -> str:

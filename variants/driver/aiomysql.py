@@ -10,7 +10,7 @@ from sqlalchemy.dialects.mysql.aiomysql import MySQLDialect_aiomysql
 from ..config.environment import require
 from ..config.limits import Limits
 from ..config.server import Server, is_socket
-from .dialect import UncancelledStatements, is_idle
+from .dialect import UncancelledStatements, as_latin1, is_idle
 from .session_init import session_options
 from .validation import connect_with_timeout
 from .watchdog import BoundedDialect
@@ -64,11 +64,18 @@ class _Connection(UncancelledStatements, Connection):  # type: ignore[misc]
             )
         await super()._request_authentication()
 
+    def _write_bytes(self, data: bytes) -> None:
+        try:
+            super()._write_bytes(data)
+        except RuntimeError as error:  # of uvloop, on a connection that is closed
+            self.close()
+            raise OperationalError(CR.CR_SERVER_GONE_ERROR, str(error)) from error
+
 
 async def _connect(
-    *args: Any, statements: tuple[str, ...], **kwargs: Any
+    *args: Any, password: str | None, statements: tuple[str, ...], **kwargs: Any
 ) -> Connection:
-    connection = _Connection(*args, **kwargs)
+    connection = _Connection(*args, password=as_latin1(password), **kwargs)
     try:
         await connection._connect()
         for statement in statements:

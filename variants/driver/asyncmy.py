@@ -11,7 +11,7 @@ from sqlalchemy.dialects.mysql.asyncmy import MySQLDialect_asyncmy
 from ..config.environment import require
 from ..config.limits import Limits
 from ..config.server import Server, is_socket
-from .dialect import UncancelledStatements, is_idle
+from .dialect import UncancelledStatements, as_latin1, is_idle
 from .session_init import session_options
 from .validation import connect_with_timeout
 from .watchdog import BoundedDialect
@@ -66,14 +66,20 @@ class _BoundedProtocol(_MySQLProtocol):  # type: ignore[misc]
         await super().wait_for_data(need)
 
 
-async def _connect(*args: Any, statements: tuple[str, ...], **kwargs: Any) -> Any:
-    connection: Any = _Connection(*args, **kwargs)  # type: ignore[no-untyped-call]
+async def _connect(
+    *args: Any, password: str | None, statements: tuple[str, ...], **kwargs: Any
+) -> Any:
+    login = {"password": as_latin1(password)}
+    connection: Any = _Connection(*args, **kwargs, **login)  # type: ignore[no-untyped-call]
     try:
         await connection.connect()
-    except RuntimeError as error:  # closed at once, as by a server that is full
-        raise _failure(f"cannot connect: {error}") from error
-    for statement in statements:
-        await connection.query(statement)
+        for statement in statements:
+            await connection.query(statement)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, RuntimeError):  # closed at once, as by a full server
+            raise _failure(f"cannot connect: {error}") from error
+        raise
     connection._proto = _BoundedProtocol(connection.loop)
     connection._proto.connection_made(connection._transport)
     connection._transport.set_protocol(connection._proto)

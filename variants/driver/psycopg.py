@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.errors import FeatureNotSupported, SqlclientUnableToEstablishSqlconnection
+from psycopg.errors import (
+    FeatureNotSupported,
+    InternalError_,
+    SqlclientUnableToEstablishSqlconnection,
+)
 from sqlalchemy import URL, Engine, ExceptionContext, event
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
@@ -26,6 +30,7 @@ class Dialect(BoundedDialect, PGDialectAsync_psycopg):
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
         event.listen(engine, "handle_error", _drop_stale)
+        event.listen(engine, "handle_error", _name_value_error)
 
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type["Dialect"]:
@@ -49,15 +54,26 @@ def connect_args(server: Server, limits: Limits) -> dict[str, Any]:
 
 
 def _drop_stale(context: ExceptionContext) -> None:
-    """A migration has changed a table behind the prepared statements of the pool.
+    """A migration has changed a table or a type behind the prepared statements.
 
-    A connection would reject them for as long as it lives: treat all like lost ones.
-    The message is in the language of the server, the place in its source is not.
+    A connection would reject them for as long as it lives: treat all of the pool like
+    lost ones. The message is in the language of the server, the place in its source is
+    not; what is internal is not translated.
     """
     error = context.original_exception
     if isinstance(error, FeatureNotSupported):
-        place = error.diag.source_function
-        context.is_disconnect = place == "RevalidateCachedQuery"
+        context.is_disconnect = error.diag.source_function == "RevalidateCachedQuery"
+    elif isinstance(error, InternalError_):
+        context.is_disconnect |= "cache lookup failed" in str(error)
+
+
+def _name_value_error(context: ExceptionContext) -> None:
+    """A NUL in a text: psycopg's own DataError, before anything is sent."""
+    error: Any = context.original_exception
+    execution: Any = context.execution_context
+    was_sent = execution is None or execution.cursor._cursor.pgresult
+    if type(error) is psycopg.DataError and not was_sent:
+        error.__cause__ = ValueError(str(error))
 
 
 class _ServerCursor(psycopg.AsyncServerCursor[Any]):

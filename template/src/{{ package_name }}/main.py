@@ -11,7 +11,7 @@ from .db.doctor.startup_check import open_database_checked
 from .features import CONFIGURE, MIDDLEWARE, ROUTERS
 from .settings import Settings
 from .web import health
-from .web.errors import EXCEPTION_HANDLERS
+from .web.errors import EXCEPTION_HANDLERS, UNHANDLED_ERRORS
 from .web.logs import configure_logging
 from .web.middleware import default_middleware
 
@@ -38,8 +38,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
             *default_middleware(settings),
+            UNHANDLED_ERRORS,
             *map(Middleware, MIDDLEWARE),
             *api.MIDDLEWARE,
+            UNHANDLED_ERRORS,
         ],
     )
     for router in (health.router, *ROUTERS, api.router):

@@ -22,7 +22,7 @@ from rows import (
 )
 from shop.db import Read, Write
 from shop.db.config.backend import DRIVER
-from sqlalchemy import event, literal, select, text
+from sqlalchemy import Enum, column, event, literal, select, table, text
 from sqlalchemy.util.concurrency import await_
 from waits import long
 
@@ -116,8 +116,63 @@ async def lose_a_transaction(laboratory):
         await session.execute(adds(name))
         await laboratory.kill(await session.scalar(IDENTITY))
 
-    async with serving(add) as client:
-        return [await client.ask("/add"), await laboratory.has(name)]
+    async def find(session: Write) -> None:
+        await session.execute(select(literal(CANARY)))
+        await laboratory.kill(await session.scalar(IDENTITY))
+
+    async with serving(add, find) as client:
+        answers = [await client.ask("/add"), await laboratory.has(name)]
+        return [*answers, await client.ask("/find")]
+
+
+@row("idle for too long", SERVERS)
+async def let_the_server_end_a_session_that_does_nothing(laboratory):
+    name = f"{CANARY} idle"
+
+    async def add(session: Write) -> None:
+        await session.execute(adds(name))
+        await until(laboratory.is_gone, await session.scalar(IDENTITY))
+
+    async def work(session: Write) -> None:
+        await add(session)
+        await session.execute(select(literal(CANARY)))
+
+    soon = {"database_idle_in_transaction_timeout_seconds": 1}
+    async with serving(add, work, **soon) as client:
+        answers = await asyncio.gather(client.ask("/add"), client.ask("/work"))
+        return [*answers, await laboratory.has(name)]
+
+
+@row("reset before COMMIT", SERVERS)
+async def reset_a_transaction(laboratory):
+    """The last number is that of the COMMITs that the service has sent."""
+    name = f"{CANARY} reset"
+
+    async def add(session: Write) -> None:
+        await session.execute(adds(name))
+        proxy.commits = 0
+        proxy.break_connections()
+
+    async def work(session: Write) -> None:
+        await add(session)
+        await session.execute(select(literal(CANARY)))
+
+    with network() as (proxy, way):
+        async with serving(add, work, **way) as client:
+            answers = [await client.ask("/add"), await client.ask("/work")]
+    return [*answers, await laboratory.has(name), proxy.commits]
+
+
+@row("reset while idle", SERVERS)
+async def reset_a_connection_that_was_just_in_use(_):
+    with network() as (proxy, way):
+        async with serving(read, write, **ONE, **way) as client:
+            answers = []
+            for path in ("/read", "/write"):
+                await client.ask("/read")
+                proxy.break_connections()
+                answers += [await client.ask(path), await client.ask(path)]
+    return answers
 
 
 @row("lost after COMMIT", SERVERS)
@@ -205,6 +260,46 @@ async def read_an_order_on_a_connection_that_is_lost(laboratory):
         event.listen(client.engine, "after_cursor_execute", kill)
         answer = await client.get(f"/orders/{created['id']}")
         return [answer.status_code, bool(killed) and answer.json() == created]
+
+
+@row("changed type", POSTGRESQL)
+async def filter_by_a_type_that_a_migration_has_replaced(laboratory):
+    """Two connections: a read may be repeated once for each."""
+    moods = table("moods", column("mood", Enum("calm", "merry", name="mood")))
+    query = select(moods.c.mood).where(moods.c.mood == "calm")
+
+    async def read(session: Read) -> None:
+        await session.execute(query)
+
+    async def both() -> None:
+        async with client.database.write() as one, client.database.write() as other:
+            await one.execute(query)
+            await other.execute(query)
+
+    async def replace() -> None:
+        await laboratory.execute(
+            text("ALTER TYPE mood RENAME TO old_mood"),
+            text("CREATE TYPE mood AS ENUM ('calm', 'merry')"),
+            text("ALTER TABLE moods ALTER mood TYPE mood USING mood::text::mood"),
+            text("DROP TYPE old_mood"),
+        )
+
+    async def write(session: Write) -> None:
+        await session.execute(query)
+
+    await laboratory.execute(
+        text("CREATE TYPE mood AS ENUM ('calm', 'merry')"),
+        text("CREATE TABLE moods (mood mood)"),
+    )
+    answers = []
+    two = ONE | {"database_pool_size": 2}
+    async with serving(read, write, both, **two) as client:
+        for path in ("/read", "/write"):
+            for _ in range(6):
+                await client.post("/both")
+            await replace()
+            answers += [await client.ask(path) for _ in range(3)]
+    return answers
 
 
 @row("changed table", POSTGRESQL)

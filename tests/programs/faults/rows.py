@@ -161,9 +161,9 @@ class Laboratory:
     async def kill(self, number):
         """End a session, and wait until it has."""
         await self.server.kill(number)
-        await until(self._is_gone, number)
+        await until(self.is_gone, number)
 
-    async def _is_gone(self, number):
+    async def is_gone(self, number):
         return number not in await self.server.sessions()
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from .config.settings import ConnectionSettings
-from .engine.dialect import local_settings, with_transactions
+from .engine.dialect import is_rolled_back, local_settings, with_transactions
 from .errors import CommitOutcomeUnknown
 from .orm.reads import ReadOnlySession, ReadSession, SnapshotSession
 from .orm.writes import (
@@ -100,7 +100,7 @@ class Database:
             if isinstance(unit, AsyncConnection):  # a session calls the router itself
                 await unit.run_sync(self.router.committed)
         except DBAPIError as error:
-            if error.connection_invalidated:
+            if error.connection_invalidated and not is_rolled_back(error):
                 text = "connection lost during COMMIT"
                 raise CommitOutcomeUnknown(text) from error
             raise

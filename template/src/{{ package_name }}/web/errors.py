@@ -8,10 +8,12 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..db.errors import (
     CommitOutcomeUnknown,
@@ -27,6 +29,11 @@ logger = logging.getLogger(__name__)
 # Status and detail.
 PROBLEMS = {
     FaultKind.CONFLICT: (409, "A constraint of the database rejects this change."),
+    FaultKind.INVALID_VALUE: (
+        422,
+        "A value is too large, too long, or not of the kind that its column holds."
+        " Nothing was changed.",
+    ),
     FaultKind.BUSY: (
         503,
         "No connection or lock in time. Nothing was changed: retry.",
@@ -72,7 +79,7 @@ async def _invalid_request(_: Request, error: RequestValidationError) -> JSONRes
     return problem(422, "The request is not valid.", errors=errors)
 
 
-async def _database_error(_: Request, error: Exception) -> JSONResponse:
+async def _database_error(_: HTTPConnection, error: Exception) -> Response:
     fault = classify(error)
     if not fault:
         raise error
@@ -86,19 +93,49 @@ async def _client_disconnected(_: Request, __: ClientDisconnect) -> Response:
     return Response(status_code=499)  # for the log: no client waits for an answer
 
 
-async def _internal_error(_: Request, error: Exception) -> JSONResponse:
-    # The traceback is in the log: Starlette raises the error again after this.
-    headers = {"X-Request-ID": request_id.get() or ""}
-    return problem(500, "This is a fault of the service.", headers=headers)
+class UnhandledErrors:
+    """Answers 500 to an error without a handler, and logs its traceback.
+
+    Starlette would do it outside of every middleware, without their headers, and raise
+    the error again: the server would close the connection without a word. An answer
+    that has begun is cut, so that its reader sees that it is not whole.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        has_begun = has_ended = False
+
+        async def note(message: Message) -> None:
+            nonlocal has_begun, has_ended
+            if message["type"] == "http.response.start":
+                has_begun = True
+            else:
+                has_ended = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note)
+        except Exception as error:
+            if has_begun and not has_ended:
+                raise
+            logger.exception("unhandled %s", type(error).__name__)
+            if not has_begun:
+                answer = problem(500, "This is a fault of the service.")
+                await answer(scope, receive, send)
 
 
+# Around the handlers, within all other middleware; and for an error of a middleware.
+UNHANDLED_ERRORS = Middleware(UnhandledErrors)
 EXCEPTION_HANDLERS: dict[Any, Callable[..., Any]] = {
     ClientDisconnect: _client_disconnected,
     HTTPException: _http_error,
     RequestValidationError: _invalid_request,
-    DBAPIError: _database_error,
+    StatementError: _database_error,
     PoolTimeoutError: _database_error,
     CommitOutcomeUnknown: _database_error,
     OperationTimeout: _database_error,
-    Exception: _internal_error,
 }

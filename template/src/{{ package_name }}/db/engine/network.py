@@ -1,12 +1,16 @@
 """The socket of a driver's connection: shut down, named, kept alive."""
 
 import os
+import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 Fileno = Callable[[Any], int]
+
+# Linux sees the end behind bytes that are still to be read. Everywhere: a reset.
+PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 
 KEEPALIVE = {
     "TCP_KEEPIDLE": 60,  # seconds
@@ -21,6 +25,16 @@ def shut_down(fileno: Fileno, connection: Any) -> None:
     # It may be closed already.
     with suppress(Exception), _duplicate(fileno, connection) as tcp:
         tcp.shutdown(socket.SHUT_RDWR)
+
+
+def is_closed(fileno: Fileno, connection: Any) -> bool:
+    """Whether the other end has closed it, or this one: what the system knows now."""
+    poll = select.poll()
+    try:
+        poll.register(fileno(connection), PEER_CLOSED)
+        return bool(poll.poll(0))
+    except Exception:  # the driver has closed it
+        return True
 
 
 def peer_address(fileno: Fileno, connection: Any) -> str:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection as Connection
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -18,6 +18,7 @@ from ..config.limits import IDLE_SECONDS, LIFETIME_SECONDS, PING_SECONDS
 from .dialect import is_read_only
 from .network import Fileno, keep_alive
 from .timing import remaining
+from .watchdog import LostBeforeCommit
 
 # Connections opened together must not expire together.
 JITTER = 0.2
@@ -74,6 +75,7 @@ class Validation:
         event.listen(engine.sync_engine, "connect", self._on_connect)
         event.listen(engine.sync_engine, "checkout", self._on_checkout)
         event.listen(engine.sync_engine, "checkin", self._on_checkin)
+        event.listen(engine.sync_engine, "handle_error", self._invalidate_if_lost)
         event.listen(engine.sync_engine, "handle_error", self._retire_if_read_only)
 
     def retire(self, reason: str) -> None:
@@ -120,6 +122,20 @@ class Validation:
             self._watchdog.shut_down(connection.driver_connection)
             entry.invalidate(soft=True)
         entry.info["used_at"] = monotonic()
+
+    def _invalidate_if_lost(self, context: ExceptionContext) -> DBAPIError | None:
+        """Errors that are none of the driver: of COMMIT, and of the event loop."""
+        error = context.original_exception
+        if context.sqlalchemy_exception or not context.connection:
+            return None
+        if isinstance(error, LostBeforeCommit):
+            context.is_disconnect = True
+        elif isinstance(error, (RuntimeError, OSError)) and self._watchdog.is_closed(
+            context.connection.connection
+        ):
+            context.is_disconnect = True
+            return DBAPIError(context.statement, None, error, True, True)
+        return None
 
     def _retire_if_read_only(self, context: ExceptionContext) -> None:
         """A server that rejects a write is not the primary any more: neither are the

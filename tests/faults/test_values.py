@@ -1,0 +1,88 @@
+"""A value that its column cannot hold is the client's error, on every driver."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.rendering import ROOT
+from tests.support.servers import DRIVERS
+from tests.support.service import PROGRAMS, Service
+
+pytestmark = pytest.mark.boot
+
+INVALID, CONFLICT, TAKEN = "422 invalid-value", "409 conflict", "200"
+CANARY = "canary"
+ADD = ("add", "change", "many")
+# What a server takes, or compares with what it has: it finds nothing then.
+TAKES = {
+    "postgresql": {
+        **dict.fromkeys(("no number", "infinite", "span", "content"), (*ADD, "find")),
+        "label with NUL": ADD,
+        "too long": ("find",),
+        "60000 bytes": ("load",),
+        "17000000 bytes": ("load",),
+    },
+    "mysql": {
+        **dict.fromkeys(("id", "negative id"), ("find", "get")),
+        **dict.fromkeys(
+            ("short", "long", "too long", "price", "kind", "content", "label"),
+            ("find",),
+        ),
+        **dict.fromkeys(("NUL", "label with NUL"), (*ADD, "find")),
+        "60000 bytes": ("load",),
+    },
+    "sqlite": {
+        **dict.fromkeys(
+            ("short", "long", "too long", "NUL", "price", "no number", "infinite"),
+            (*ADD, "find"),
+        ),
+        **dict.fromkeys(("kind", "content", "label", "label with NUL"), (*ADD, "find")),
+        **dict.fromkeys(("kind in words", "number in words", "day in words"), ("own",)),
+        "60000 bytes": ("load",),
+        "17000000 bytes": ("load",),
+    },
+}
+# psycopg sends a number of any size, and the server compares it.
+PSYCOPG = {"price": ("find",)}
+# MariaDB keeps JSON as a text with a constraint.
+MARIADB = dict.fromkeys(ADD, CONFLICT)
+
+
+def expected(driver: str, case: str, way: str) -> str:
+    dialect = DRIVERS[driver]["dialect"]
+    takes = TAKES[dialect] | (PSYCOPG if driver == "psycopg" else {})
+    if case == "bug":
+        return "500 about:blank"
+    if way in takes.get(case, ()):
+        return TAKEN
+    if dialect == "mysql" and case == "label":
+        return MARIADB[way]
+    return INVALID
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_value_that_does_not_fit_is_422(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    variables = database(driver) | {
+        "PYTHONPATH": f"{ROOT}:{PROGRAMS}",
+        "DATABASE_BUDGET_CHECK": "off",  # it would be one connection more
+    }
+    done = service(driver).program("faults/values", **variables)
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["answers"] == {
+        case: {way: expected(driver, case, way) for way in answers}
+        for case, answers in report["answers"].items()
+    }
+    assert report["opened"] == 1, "it costs the pool no connection"
+    # Nor is one in a traceback, which is a field of a line.
+    assert CANARY not in done.stderr, "no value of a parameter belongs there"
+    assert CANARY not in json.dumps(report["bodies"])
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    (bug,) = (line for line in lines if line["levelname"] == "ERROR")
+    assert "nothing" in bug["exc_info"]
