@@ -29,6 +29,7 @@ from sqlalchemy import (
     String,
     delete,
     event,
+    func,
     insert,
     literal,
     select,
@@ -125,7 +126,7 @@ async def own(session: Write, case: str) -> None:
 
 async def load(session: Write, size: int) -> None:
     """More than the server takes at once, if it is a server."""
-    await session.execute(select(literal("x" * size)))
+    await session.execute(select(func.length(literal("x" * size))))
 
 
 async def bug(session: Write) -> None:
@@ -145,8 +146,12 @@ async def answers_of(client, database):
             await session.execute(delete(Parcel).where(Parcel.id > 0))
     for case in OWN:
         answers[case] = {"own": await client.ask("/own", case=case)}
-    for size in (60_000, 17_000_000):
-        answers[f"{size} bytes"] = {"load": await client.ask("/load", size=size)}
+    limit = 1_000_000
+    if DIALECT == "mysql":
+        async with database.read() as session:
+            limit = await session.scalar(select(text("@@max_allowed_packet")))
+    for name, size in {"packet": 100_000, "large packet": limit}.items():
+        answers[name] = {"load": await client.ask("/load", size=size)}
     answers["bug"] = {"bug": await client.ask("/bug")}
     return answers
 
