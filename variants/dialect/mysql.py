@@ -55,8 +55,8 @@ FAULTS = {
     # Refused; unknown; lost, within a statement, by KILL, for being idle; stopping; no
     # such host; not encrypted.
     "unavailable": {2003, 2005, 2006, 2013, 1927, 4031, 1053, 1129, 1130, 2026, 3159}
-    # Login, access, no such database; a locked account of MySQL and of MariaDB, one with
-    # too many failed logins, an expired password; a transaction that only reads.
+    # Login, access, no such database; a locked account of MySQL and of MariaDB, one
+    # with too many failed logins, an expired password; a transaction that only reads.
     | {1045, 1044, 1049, 3118, 4151, 3955, 1862, 1820, READ_ONLY_TRANSACTION}
     # MySQL that is offline, and a group of servers that has lost its majority.
     | {3032, 3100}
