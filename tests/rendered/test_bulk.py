@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from database import SLOW
-from httpx import AsyncClient
+from httpx2 import AsyncClient
 from shop.db import Database, bulk_insert, export, open_database
 from shop.db.errors import classify
 from shop.models import Order

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import BackgroundTasks, FastAPI, HTTPException
-from httpx import ASGITransport, AsyncClient, Response
+from httpx2 import ASGITransport, AsyncClient, Response
 from pydantic import BaseModel
 from shop import api, main
 from shop.db.errors import CommitOutcomeUnknown

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from httpx import AsyncClient
+from httpx2 import AsyncClient
 from prometheus_client import REGISTRY
 from shop import main
 from shop.db import Database, Write, open_database

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from httpx import AsyncClient
+from httpx2 import AsyncClient
 from shop.db import Database
 from shop.db.errors import CommitOutcomeUnknown
 from shop.features import CONFIGURE

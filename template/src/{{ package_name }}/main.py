@@ -8,12 +8,14 @@ from starlette.middleware import Middleware
 
 from . import api
 from .db.doctor.startup_check import open_database_checked
-from .features import CONFIGURE, MIDDLEWARE, ROUTERS
+from .features import CONFIGURE, MIDDLEWARE, PROJECT, ROUTERS
 from .settings import Settings
 from .web import health
+from .web.edge import edge_middleware
 from .web.errors import EXCEPTION_HANDLERS, UNHANDLED_ERRORS
 from .web.logs import configure_logging
 from .web.middleware import default_middleware
+from .web.openapi import DocumentedApp
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -32,18 +34,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             own = {"settings": settings, "database": database}
             yield {**own, "health": health.Health(database), **resources}
 
-    app = FastAPI(
-        title=__name__.partition(".")[0],
+    app = DocumentedApp(
+        project=PROJECT,
+        has_docs=settings.docs,
+        # A redirect would go to any Host, and to http:// behind a proxy.
+        redirect_slashes=False,
         lifespan=lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
             *default_middleware(settings),
+            *edge_middleware(settings, MIDDLEWARE),
             UNHANDLED_ERRORS,
             *map(Middleware, MIDDLEWARE),
             *api.MIDDLEWARE,
             UNHANDLED_ERRORS,
         ],
     )
-    for router in (health.router, *ROUTERS, api.router):
-        app.include_router(router)
+    for router in (health.router, *ROUTERS):
+        app.include_router(router, include_in_schema=False)
+    app.include_router(api.router)
+    app.warn_about_shared_ids()
     return app

@@ -17,12 +17,14 @@ router = APIRouter(tags=["health"])
 logger = logging.getLogger(__name__)
 
 
+@router.head("/livez")
 @router.get("/livez")
 async def livez() -> dict[str, str]:
     # Does not depend on the database: a restart would not bring it back.
     return {"status": "alive"}
 
 
+@router.head("/readyz", response_model=None)
 @router.get("/readyz", response_model=None)
 async def readyz(request: Request) -> dict[str, str] | Response:
     """503 until the database has answered once, then 200.
