@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 from ...settings import Settings
+from ...web.edge import check_edge
 from ..engine.create import create_engine
 from ..migrations import check_migrations
 from .checks import SERVER_CHECKS
@@ -15,7 +16,7 @@ from .server import HINTS, server, timeouts
 def main() -> None:
     settings = Settings.load()
     checks: dict[str, Check] = {"server": server, **SERVER_CHECKS, **settings.checks}
-    checks |= {"timeouts": timeouts, "migrations": check_migrations}
+    checks |= {"timeouts": timeouts, "migrations": check_migrations, "edge": check_edge}
     # Two connections, to see whether they get two sessions.
     limits = replace(settings.limits, pool_size=2)
     engine = create_engine(settings.server, limits, settings.hooks)

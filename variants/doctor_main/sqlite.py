@@ -6,6 +6,7 @@ import sys
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ...settings import Settings
+from ...web.edge import check_edge
 from ..engine.create import create_engine
 from ..features import DatabaseSettings
 from ..migrations import check_migrations
@@ -27,7 +28,7 @@ def main() -> None:
         print(f"fail  file        {path} is not there: make migrate")
         sys.exit(1)
     print(f"ok    file        {path}")
-    checks = {"pragmas": pragmas, "migrations": check_migrations}
+    checks = {"pragmas": pragmas, "migrations": check_migrations, "edge": check_edge}
     engine = create_engine(settings.server, settings.limits)
     sys.exit(not asyncio.run(run_checks(engine, settings, checks, {})))
 

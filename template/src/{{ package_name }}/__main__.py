@@ -6,9 +6,11 @@ import os
 import uvicorn
 
 from .main import create_app
+from .settings import Settings
 
 if __name__ == "__main__":
-    app = create_app()
+    settings = Settings.load()
+    app = create_app(settings)
     # Keep what lives as long as the process out of garbage collection: modules and
     # models are 100,000 objects, a full collection would stop requests for some 70 ms.
     gc.collect()
@@ -20,6 +22,7 @@ if __name__ == "__main__":
         workers=1,
         log_config=None,
         access_log=False,
+        forwarded_allow_ips=[*settings.forwarded_allow_ips],
         # Longer than the platform keeps a connection that it does not use.
         timeout_keep_alive=75,
         # The platform kills after 10 s; what is cut before can still roll back.

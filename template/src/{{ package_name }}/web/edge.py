@@ -1,22 +1,24 @@
-"""The edge: which hosts and origins are answered, and headers that protect a browser."""
+"""The edge: hosts and origins that are answered, headers that protect a browser."""
 
 from collections.abc import Iterable
 
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..db.doctor.report import CheckResult
 from .errors import problem
 from .settings import WebSettings
 
 # The platform asks for them by the address of an instance, not by a name.
 PROBES = ("/livez", "/readyz", "/metrics")
 EXPOSED = ("Retry-After", "X-Request-ID")
-SECURITY_HEADERS = (
+SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"same-origin"),
-)
+]
 # A browser that has been here over TLS comes over TLS only, for a year.
 TLS_ONLY = (b"strict-transport-security", b"max-age=31536000")
 
@@ -38,9 +40,8 @@ class Edge:
             if is_allowed:
                 return await self.app(scope, receive, send)
             return await send({"type": "websocket.close", "code": 1008})
-        added = SECURITY_HEADERS
-        if scope["scheme"] == "https":
-            added = (*SECURITY_HEADERS, TLS_ONLY)
+        is_encrypted = scope["scheme"] == "https"
+        added = [*SECURITY_HEADERS, TLS_ONLY] if is_encrypted else SECURITY_HEADERS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -84,3 +85,17 @@ def edge_middleware(
             )
         ]
     return middleware
+
+
+async def check_edge(_: AsyncConnection, settings: WebSettings) -> CheckResult:
+    """Check of the doctor: what a client from outside gets."""
+    open_to = [
+        "any Host is answered: set ALLOWED_HOSTS" if not settings.allowed_hosts else "",
+        "/docs and /openapi.json are served: unset DOCS" if settings.docs else "",
+    ]
+    if any(open_to):
+        return "warn", "; ".join(filter(None, open_to))
+    proxies = ", ".join(settings.forwarded_allow_ips)
+    origins = ", ".join(settings.cors_origins) or "none"
+    hosts = ", ".join(settings.allowed_hosts)
+    return "ok", f"hosts {hosts}; proxies {proxies}; other origins {origins}"

@@ -1,0 +1,111 @@
+"""Uploads, streamed answers, WebSockets, HEAD, and the client for tests of FastAPI."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.responses import StreamingResponse
+from fastapi.testclient import TestClient
+from httpx2 import AsyncClient
+from shop import main
+from shop.db import Database, Read
+from shop.settings import Settings
+from sqlalchemy import literal, select
+from starlette.websockets import WebSocketDisconnect
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_probe_answers_head_without_a_body(
+    client: AsyncClient, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shop.web.health.PROBE_SECONDS", 10)
+    answer = await client.head(path)
+
+    assert answer.status_code == 200
+
+
+def test_test_client_opens_and_closes_the_service(settings: Settings) -> None:
+    """fastapi.testclient runs the lifespan in a thread of its own."""
+    app = main.create_app(settings)
+
+    @app.get("/probe")
+    async def probe(session: Read) -> int | None:
+        return await session.scalar(select(1))
+
+    with TestClient(app) as client:
+        assert client.get("/probe").json() == 1
+
+
+def test_websocket_has_sessions(settings: Settings) -> None:
+    """One for each message: a session for the whole connection would keep a
+    connection of the pool for as long.
+    """
+    app = main.create_app(settings)
+
+    @app.websocket("/probe")
+    async def probe(socket: WebSocket, once: Read) -> None:
+        await socket.accept()
+        async for number in socket.iter_text():
+            query = select(literal(int(number)))
+            async with socket.state.database.write() as session:
+                written = await session.scalar(query)
+            await socket.send_json([written, await once.scalar(query)])
+
+    with TestClient(app) as client, client.websocket_connect("/probe") as socket:
+        for number in (1, 2):
+            socket.send_text(str(number))
+            assert socket.receive_json() == [number, number]
+
+
+def test_websocket_to_a_host_that_is_not_allowed_is_refused(settings: Settings) -> None:
+    changes = {"allowed_hosts": ("api.example.com",)}
+    app = main.create_app(settings.model_copy(update=changes))
+
+    @app.websocket("/probe")
+    async def probe(socket: WebSocket) -> None:
+        await socket.accept()
+
+    with TestClient(app) as client:
+        with pytest.raises(WebSocketDisconnect):
+            client.websocket_connect("/probe").__enter__()
+        there = {"Host": "api.example.com"}
+        with client.websocket_connect("/probe", headers=there):
+            pass
+
+
+async def test_streamed_answer_opens_a_session_of_its_own(
+    app: FastAPI, serve: Any, database: Database
+) -> None:
+    """The session of the handler has ended when the stream begins."""
+
+    async def numbers(database: Database) -> AsyncIterator[str]:
+        async with database.read() as session:
+            for number in range(3):
+                yield f"{await session.scalar(select(literal(number)))}\n"
+
+    @app.get("/probe")
+    async def probe(request: Request) -> StreamingResponse:
+        return StreamingResponse(numbers(request.state.database))
+
+    async with serve(app) as client:
+        answer = await client.get("/probe")
+
+    assert answer.text == "0\n1\n2\n"
+
+
+async def test_upload_has_the_limit_of_its_route(
+    app: FastAPI, serve: Any, settings: Settings
+) -> None:
+    limit = settings.max_body_bytes + 1000
+
+    @app.post("/probe", max_body_size=limit)
+    async def probe(request: Request) -> int:
+        return sum([len(chunk) async for chunk in request.stream()])
+
+    async with serve(app) as client:
+        whole = await client.post("/probe", content=b"x" * limit)
+        larger = await client.post("/probe", content=b"x" * (limit + 1))
+
+    assert (whole.status_code, whole.json()) == (200, limit)
+    assert larger.status_code == larger.json()["status"] == 413
