@@ -19,6 +19,7 @@ if [ -z "$missing" ]; then
     has mariadbd || has mysqld ||
         missing="$missing mariadb-server-core mariadb-client-core"
     has redis-server || missing="$missing redis-server"
+    has haproxy || missing="$missing haproxy"
 fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! has apt-get; then
@@ -29,7 +30,9 @@ echo "Installing $missing"
 # The tests start servers of their own: the packages shall not start one as well.
 mkdir -p /etc/postgresql-common/createcluster.d /etc/systemd/system
 echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/no-main.conf
-has redis-server || ln -sf /dev/null /etc/systemd/system/redis-server.service
+for each in redis-server haproxy; do
+    has "$each" || ln -sf /dev/null "/etc/systemd/system/$each.service"
+done
 export RUNLEVEL=1
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq

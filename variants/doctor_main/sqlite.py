@@ -10,7 +10,7 @@ from ...web.edge import check_edge
 from ..engine.create import create_engine
 from ..features import DatabaseSettings
 from ..migrations import check_migrations
-from .report import CheckResult, run_checks
+from .report import Check, CheckResult, run_checks
 
 
 async def pragmas(connection: AsyncConnection, _: DatabaseSettings) -> CheckResult:
@@ -28,7 +28,11 @@ def main() -> None:
         print(f"fail  file        {path} is not there: make migrate")
         sys.exit(1)
     print(f"ok    file        {path}")
-    checks = {"pragmas": pragmas, "migrations": check_migrations, "edge": check_edge}
+    checks: dict[str, Check] = {
+        "pragmas": pragmas,
+        "migrations": check_migrations,
+        "edge": check_edge,
+    }
     engine = create_engine(settings.server, settings.limits)
     sys.exit(not asyncio.run(run_checks(engine, settings, checks, {})))
 
