@@ -22,6 +22,7 @@ POSTGRESQL = ("asyncpg", "psycopg")
 WAYS = list(itertools.product(POSTGRESQL, PGBOUNCERS))
 MYSQL = ("aiomysql", "asyncmy")
 HIDDEN = "hunter2"
+CLOSED = {"ALLOWED_HOSTS": "shop.example.com"}
 CHECKS = "server encryption sessions budget timeouts clock migrations edge"
 # As deploy/bootstrap.sql of a service behind a pooler sets them for its role.
 LIMITS = {
@@ -51,8 +52,9 @@ class Report(dict[str, tuple[str, str]]):
 
 
 def doctor(shop: Service, *command: str, **variables: str) -> Report:
-    closed = {"ALLOWED_HOSTS": "shop.example.com"} | variables
-    done = shop.command("python", *(command or ("-m", "shop.db.doctor")), **closed)
+    done = shop.command(
+        "python", *(command or ("-m", "shop.db.doctor")), **CLOSED, **variables
+    )
     assert done.stderr == ""
     return Report(done.returncode, done.stdout)
 
@@ -106,7 +108,7 @@ def test_right_configuration_has_no_warning(
     assert (report.code, report.wrong) == (0, {})
     checks = "file pragmas migrations edge" if driver == "aiosqlite" else CHECKS
     assert sorted(report) == sorted(checks.split())
-    assert shop.make("doctor", **variables).count("\nok ") == len(report)
+    assert shop.make("doctor", **CLOSED, **variables).count("\nok ") == len(report)
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)

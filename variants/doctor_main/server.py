@@ -16,7 +16,7 @@ from .server import HINTS, server, timeouts
 def main() -> None:
     settings = Settings.load()
     checks: dict[str, Check] = {"server": server, **SERVER_CHECKS, **settings.checks}
-    checks |= {"timeouts": timeouts, "migrations": check_migrations, "edge": check_edge}
+    checks |= {"timeouts": timeouts, "edge": check_edge, "migrations": check_migrations}
     # Two connections, to see whether they get two sessions.
     limits = replace(settings.limits, pool_size=2)
     engine = create_engine(settings.server, limits, settings.hooks)

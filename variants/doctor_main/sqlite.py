@@ -30,8 +30,8 @@ def main() -> None:
     print(f"ok    file        {path}")
     checks: dict[str, Check] = {
         "pragmas": pragmas,
-        "migrations": check_migrations,
         "edge": check_edge,
+        "migrations": check_migrations,
     }
     engine = create_engine(settings.server, settings.limits)
     sys.exit(not asyncio.run(run_checks(engine, settings, checks, {})))
