@@ -7,7 +7,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
-from shop.db import Export, Read, Write
+from shop.db import Export, Read, Snapshot, Write
 
 PROBLEM = {
     "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
@@ -50,11 +50,21 @@ def test_answers_follow_from_the_session(app: FastAPI) -> None:
 
     async def reads(session: Read) -> None: ...
 
+    async def sees_one_state(session: Snapshot) -> None: ...
+
     async def exports(export: Export) -> None: ...
 
     async def neither() -> None: ...
 
-    kinds = (writes, by_dependency, with_request, reads, exports, neither)
+    kinds = (
+        writes,
+        by_dependency,
+        with_request,
+        reads,
+        sees_one_state,
+        exports,
+        neither,
+    )
     for kind in kinds:
         app.get(f"/{kind.__name__}")(kind)
     found = {
@@ -68,7 +78,7 @@ def test_answers_follow_from_the_session(app: FastAPI) -> None:
 
     assert found["writes"] == found["by_dependency"] == {"409", "503", "504"}
     assert found["with_request"] == {"409", "503", "504"}
-    assert found["reads"] == found["exports"] == {"503"}
+    assert found["reads"] == found["sees_one_state"] == found["exports"] == {"503"}
     assert found["neither"] == set()
 
 

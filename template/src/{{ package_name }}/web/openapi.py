@@ -11,12 +11,12 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from ..db import Export, Read, Write
+from ..db import Export, Read, Snapshot, Write
 from ..db.errors import FaultKind
 from .errors import PROBLEMS
 
 WRITES = get_args(Write)[1].dependency
-READS = {get_args(kind)[1].dependency for kind in (Read, Export)}
+READS = {get_args(kind)[1].dependency for kind in (Read, Snapshot, Export)}
 # What a session for reading cannot end with.
 OF_A_WRITE = {FaultKind.CONFLICT, FaultKind.OUTCOME_UNKNOWN}
 PROBLEM = "application/problem+json"
