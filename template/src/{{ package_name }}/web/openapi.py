@@ -121,9 +121,10 @@ def _complete(
         words = re.sub(r"\W+", "_", f"{method} {route.path}").strip("_").lower()
         operation["operationId"] += f"_{words}"
     answers = operation["responses"]
-    if "422" in answers and "HTTPValidationError" in str(answers["422"]):
-        answers["422"] = {"description": "The request is not valid."}
-    for status, text in _problems(operation, route).items():
+    is_validated = "HTTPValidationError" in str(answers.get("422"))
+    if is_validated:
+        del answers["422"]
+    for status, text in _problems(operation, route, is_validated=is_validated).items():
         answers.setdefault(str(status), {"description": text})
     for status, answer in answers.items():
         if status.startswith(("4", "5")) and "content" not in answer:
@@ -132,13 +133,16 @@ def _complete(
             answer.setdefault("headers", {"Retry-After": RETRY_AFTER})
 
 
-def _problems(operation: dict[str, Any], route: Any) -> dict[int, str]:
+def _problems(
+    operation: dict[str, Any], route: Any, *, is_validated: bool
+) -> dict[int, str]:
     """By status: what happened."""
     found = {
         **({400: "The body cannot be read."} if "requestBody" in operation else {}),
         **({401: "Not known.", 403: "Not allowed."} if "security" in operation else {}),
         **({404: "There is nothing of this name."} if "{" in route.path else {}),
         **({413: "The body is too large."} if "requestBody" in operation else {}),
+        **({422: "The request is not valid."} if is_validated else {}),
     }
     for kind in _faults(route.dependant):
         status, text = PROBLEMS[kind]
