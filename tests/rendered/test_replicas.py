@@ -267,7 +267,7 @@ def test_first_of_several_hosts_is_tried_first(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({"database_url": HOSTS.replace(":2", ":x")}, "is no host: write name:port"),
+        ({"database_url": HOSTS.replace(":2", ":x")}, "its port is no number to 65535"),
         ({"database_url": HOSTS.replace("127", "10")}, "names this machine and others"),
         (
             {"database_replica_urls": "http://user:secret@replica/name"},

@@ -1,6 +1,7 @@
 """The plain service of each driver: its own tests, then under gunicorn."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -44,6 +46,23 @@ def test_own_tests_pass(service: Callable[[str], Service], driver: str) -> None:
     assert "skipped" not in output
 
 
+def test_own_tests_start_the_first_server_on_the_path(
+    service: Callable[[str], Service],
+) -> None:
+    """MySQL, on a machine that has MariaDB as well."""
+    program = str(PROGRAMS / "server_version.py")
+    with TemporaryDirectory() as folder:
+        path = servers.mysql_program(Path(folder)).parent
+        done = service("aiomysql").command(
+            *("python", "tests/database.py", "python", program),
+            PATH=f"{path}:{os.environ['PATH']}",
+        )
+
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"\d+\.\d+", done.stdout)
+    assert "MariaDB" not in done.stdout
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_names_of_all_dependencies_are_rejected_for_a_project(
     service: Callable[[str], Service], driver: str
@@ -56,21 +75,24 @@ def test_names_of_all_dependencies_are_rejected_for_a_project(
     assert needed - {"shop"} <= {*rejected}
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(
+    ("driver", "server"), [*servers.NETWORKED_ON, ("aiosqlite", "")]
+)
 def test_service_answers_and_stops_cleanly(
     service: Callable[[str], Service],
-    database: Callable[[str], dict[str, str]],
-    server_of: Callable[[str], Server],
+    database: Callable[..., dict[str, str]],
+    server_of: Callable[..., Server],
     driver: str,
+    server: str,
 ) -> None:
-    shop, variables = service(driver), database(driver)
+    shop, variables = service(driver), database(driver, server)
     shop.make("migrate", **variables)
 
     def sessions() -> list[bool]:
         if "DATABASE_URL" not in variables:
             return []
         name = make_url(variables["DATABASE_URL"]).database
-        return server_of(driver).sessions(str(name))
+        return server_of(driver, server).sessions(str(name))
 
     with shop.running(**variables) as running:
         answers = conversation(running.client)

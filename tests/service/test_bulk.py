@@ -17,7 +17,7 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
-from tests.support.servers import DRIVERS, Server
+from tests.support.servers import DRIVERS, NETWORKED_ON, Server
 from tests.support.service import ORDER, Running, Service, wait_until
 
 pytestmark = pytest.mark.boot
@@ -313,20 +313,25 @@ def test_many_orders_leave_at_the_pace_of_their_reader(
     assert not all_started.broken
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "aiomysql"])
+@pytest.mark.parametrize(
+    ("driver", "server"),
+    [("asyncpg", "postgresql"), ("aiomysql", "mariadb"), ("asyncmy", "mysql")],
+)
 def test_statement_of_an_export_may_take_longer(
     service: Callable[[str], Service],
-    database: Callable[[str], dict[str, str]],
+    database: Callable[..., dict[str, str]],
     driver: str,
+    server: str,
 ) -> None:
     limits = {
         "DATABASE_LOCK_TIMEOUT_SECONDS": "1.1",
         "DATABASE_STATEMENT_TIMEOUT_SECONDS": "1.2",
         "DATABASE_CLIENT_TIMEOUT_SECONDS": "1.5",
     }
-    done = service(driver).program("slow_export", **limits, **database(driver))
+    variables = limits | database(driver, server)
+    done = service(driver).program("slow_export", **variables)
 
-    assert done.stdout == "1\n", done.stderr
+    assert done.stdout == "2\n", done.stderr
 
 
 def read(serving: Serving, pause: Callable[[], None]) -> list[int]:
@@ -355,14 +360,15 @@ def write_on(serving: Serving, paid: int) -> None:
         time.sleep(1)
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(("driver", "server"), [*NETWORKED_ON, ("aiosqlite", "")])
 def test_bulk_insert_of_a_million_rows_takes_little_memory_and_is_all_or_none(
     service: Callable[[str], Service],
-    database: Callable[[str], dict[str, str]],
+    database: Callable[..., dict[str, str]],
     driver: str,
+    server: str,
 ) -> None:
     arguments = ("bulk_inserts", str(INSERTED))
-    done = service(driver).program(*arguments, **database(driver))
+    done = service(driver).program(*arguments, **database(driver, server))
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 from tests.support.combinations import class_of, cover, name
 from tests.support.rendered_tests import run_tests
 from tests.support.rendering import ROOT, Answers
-from tests.support.servers import DRIVERS, NETWORKED, Server
+from tests.support.servers import DRIVERS, NETWORKED, SERVERS_OF, Server
 from tests.support.service import Service, conversation, wait_until
 
 pytestmark = pytest.mark.boot
@@ -53,6 +53,28 @@ PLAIN: list[Answers] = [
     *({"driver": driver} for driver in DRIVERS),
     *({"driver": driver, "with_replicas": True} for driver in NETWORKED),
 ]
+# Those whose driver speaks to two servers, on each of them.
+PLAIN_ON = [
+    (answers, server)
+    for answers in PLAIN
+    for server in SERVERS_OF[DRIVERS[answers["driver"]]["dialect"]] or ("",)
+]
+
+
+def on_each(rows: list[Answers]) -> list[tuple[Answers, str]]:
+    """Each class on one server, and the same class of the other driver on the other."""
+    return [
+        (answers, names[(number + offset) % len(names)])
+        for offset, driver in enumerate(DRIVERS)
+        if (names := SERVERS_OF[DRIVERS[driver]["dialect"]] or ("",))
+        for number, answers in enumerate(
+            answers for answers in rows if answers["driver"] == driver
+        )
+    ]
+
+
+def name_on(part: Answers | str) -> str:
+    return part if isinstance(part, str) else name(part)
 
 
 def test_every_class_is_booted(accepted: list[Answers]) -> None:
@@ -66,36 +88,41 @@ def test_every_class_is_booted(accepted: list[Answers]) -> None:
     }
 
 
-@pytest.mark.parametrize("answers", PLAIN, ids=name)
+@pytest.mark.parametrize(("answers", "server"), PLAIN_ON, ids=name_on)
 def test_plain_service_passes_all_tests(
     rendered: Callable[[Answers], Service],
-    server_of: Callable[[str], Server],
+    server_of: Callable[..., Server],
     answers: Answers,
+    server: str,
 ) -> None:
     driver = answers["driver"]
     is_networked = driver in NETWORKED
-    variables = {"DATABASE_URL": server_of(driver).url} if is_networked else {}
+    variables = {"DATABASE_URL": server_of(driver, server).url} if is_networked else {}
     done = run_tests(rendered(answers), **variables)
 
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout
 
 
-@pytest.mark.parametrize("answers", [*CLASSES, *cover(ROUTED, 2)], ids=name)
+@pytest.mark.parametrize(
+    ("answers", "server_name"), on_each([*CLASSES, *cover(ROUTED, 2)]), ids=name_on
+)
 def test_class_passes_all_tests_answers_and_stops_cleanly(
     rendered: Callable[[Answers], Service],
-    database: Callable[[str], dict[str, str]],
-    server_of: Callable[[str], Server],
+    database: Callable[..., dict[str, str]],
+    server_of: Callable[..., Server],
     answers: Answers,
+    server_name: str,
 ) -> None:
-    shop, server = rendered(answers), server_of(answers["driver"])
+    driver = answers["driver"]
+    shop, server = rendered(answers), server_of(driver, server_name)
     # Those of the plain service have shown that they find a server by themselves.
     names = OF_REPLICAS if answers.get("with_replicas") else ()
     done = run_tests(shop, *names, DATABASE_URL=server.url)
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout
 
-    variables = database(answers["driver"])
+    variables = database(driver, server_name)
     if answers["pooler"] in {"transaction", "rds_proxy"}:
         variables["DATABASE_DIRECT_URL"] = variables["DATABASE_URL"]
     database_name = str(make_url(variables["DATABASE_URL"]).database)

@@ -197,6 +197,26 @@ def test_encryption_is_as_configured_or_an_error(
     assert re.search(NOT_OFFERED[driver], outcomes["no encryption"])
 
 
+@pytest.mark.parametrize(
+    ("driver", "name"), [pair for pair in servers.DRIVERS_ON if pair[1] != "postgresql"]
+)
+def test_password_is_accepted_with_and_without_encryption(
+    service: Callable[[str], Service],
+    server_of: Callable[..., Server],
+    driver: str,
+    name: str,
+) -> None:
+    """MySQL takes it by an RSA key of its own where the connection is not encrypted."""
+    server, user, password = server_of(driver, name), f"user_{driver}", "gehäim €"
+    server.execute(f"DROP USER IF EXISTS {user}")
+    server.execute(f"CREATE USER {user} IDENTIFIED BY '{password}'")
+    server.execute(f"GRANT ALL ON app.* TO {user}")
+    url = server.url.replace("root@", f"{user}:{quote(password)}@")
+
+    for sslmode in ("disable", "require"):
+        assert ping(service(driver), f"{url}?sslmode={sslmode}") == "connected"
+
+
 @pytest.mark.parametrize("driver", servers.DRIVERS)
 def test_parameters_of_a_migration_are_in_no_message(
     service: Callable[[str], Service],

@@ -13,7 +13,14 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.support.rendering import render
-from tests.support.servers import DRIVERS, PGBOUNCERS, PgBouncer, Server, pgbouncer
+from tests.support.servers import (
+    DRIVERS_ON,
+    PGBOUNCERS,
+    SERVERS_OF,
+    PgBouncer,
+    Server,
+    pgbouncer,
+)
 from tests.support.service import Running, Service, free_port
 
 pytestmark = pytest.mark.boot
@@ -75,12 +82,12 @@ def pooled(
 
 @pytest.fixture
 def ready(
-    service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
-) -> Callable[[str], tuple[Service, str]]:
+    service: Callable[[str], Service], database: Callable[..., dict[str, str]]
+) -> Callable[..., tuple[Service, str]]:
     """The service on a driver, and the URL of its migrated database."""
 
-    def make(driver: str) -> tuple[Service, str]:
-        variables = database(driver)
+    def make(driver: str, server: str = "") -> tuple[Service, str]:
+        variables = database(driver, server)
         service(driver).make("migrate", **variables)
         return service(driver), variables["DATABASE_URL"]
 
@@ -95,13 +102,14 @@ def limit(server: Server, url: str) -> None:
         )
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(("driver", "server"), [*DRIVERS_ON, ("aiosqlite", "")])
 def test_right_configuration_has_no_warning(
     service: Callable[[str], Service],
-    database: Callable[[str], dict[str, str]],
+    database: Callable[..., dict[str, str]],
     driver: str,
+    server: str,
 ) -> None:
-    shop, variables = service(driver), database(driver)
+    shop, variables = service(driver), database(driver, server)
     shop.make("migrate", **variables)
     report = doctor(shop, **variables)
 
@@ -249,13 +257,16 @@ def set_globally(server: Server, name: str, value: int) -> Iterator[None]:
         server.execute(f"SET GLOBAL {name} = {row['value']}")
 
 
-@pytest.mark.parametrize("driver", MYSQL)
-def test_wrong_mariadb_is_reported(
-    ready: Callable[[str], tuple[Service, str]],
-    server_of: Callable[[str], Server],
+@pytest.mark.parametrize(
+    ("driver", "name"), [*zip(MYSQL, SERVERS_OF["mysql"], strict=True)]
+)
+def test_wrong_mysql_is_reported(
+    ready: Callable[..., tuple[Service, str]],
+    server_of: Callable[..., Server],
     driver: str,
+    name: str,
 ) -> None:
-    (shop, url), server = ready(driver), server_of(driver)
+    (shop, url), server = ready(driver, name), server_of(driver, name)
     with set_globally(server, "wait_timeout", 60):
         impatient = doctor(shop, DATABASE_URL=url)
     with set_globally(server, "read_only", 1):

@@ -16,8 +16,8 @@ SLOW = "SELECT SLEEP(1)"
 DROP = "DROP DATABASE {}"
 PACKAGE = None  # none brings the binaries
 HELP = (
-    "There is no MariaDB here: set DATABASE_URL, or install one"
-    " (Debian: apt-get install mariadb-server; macOS: brew install mariadb)."
+    "There is no MariaDB or MySQL here: set DATABASE_URL, or install one"
+    " (Debian: apt-get install mariadb-server; macOS: brew install mysql)."
 )
 
 # Debian, Fedora and Oracle keep the server out of PATH.
@@ -145,10 +145,9 @@ def _port_of(data: Path) -> int | None:
 
 
 def find_binaries() -> Path | None:
-    return _which("mariadbd") or _which("mysqld")
-
-
-def _which(name: str) -> Path | None:
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *FOLDERS))
-    found = shutil.which(name, path=path)
-    return Path(found) if found else None
+    """The first of PATH, MariaDB or MySQL."""
+    for folder in (*os.environ.get("PATH", os.defpath).split(os.pathsep), *FOLDERS):
+        for name in ("mariadbd", "mysqld"):
+            if found := shutil.which(name, path=folder):
+                return Path(found)
+    return None
