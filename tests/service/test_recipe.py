@@ -1,12 +1,15 @@
 """The README's first ten minutes, carried out word by word."""
 
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.rendered_tests import run_tests
 from tests.support.rendering import Answers
-from tests.support.service import copy
+from tests.support.service import Service, copy
 
 NEW = re.compile(r"`(?P<path>[^`]+)`, a new file:")
 END = re.compile(r"At the end of `(?P<path>[^`]+)`:")
@@ -44,7 +47,11 @@ def edit(folder: Path, title: str, block: str) -> None:
 @pytest.mark.boot
 @pytest.mark.parametrize(
     "answers",
-    [{"driver": "asyncpg", "with_celery": True}, {"driver": "aiosqlite"}],
+    [
+        {"driver": "asyncpg", "with_celery": True},
+        {"driver": "aiomysql"},
+        {"driver": "aiosqlite"},
+    ],
     ids=str,
 )
 def test_recipe_adds_a_resource(
@@ -63,3 +70,58 @@ def test_recipe_adds_a_resource(
 
     assert len([*shop.folder.glob("migrations/versions/*_notes.py")]) == 1
     assert "tests/test_notes.py ." in output
+
+
+EXAMPLE = ("orders", "payments")
+
+
+@pytest.mark.boot
+def test_tests_pass_at_each_step_of_deleting_the_example(
+    template: Path, tmp_path: Path
+) -> None:
+    shop = copy(template, tmp_path / "shop", {"driver": "aiosqlite"})
+    shop.install()
+    source, tests = shop.folder / "src" / "shop", shop.folder / "tests"
+    for name in EXAMPLE:
+        (source / f"{name}.py").unlink()
+        (tests / f"test_{name}.py").unlink()
+    lines = (source / "api.py").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not any(name in line for name in EXAMPLE)]
+    (source / "api.py").write_text("".join(kept))
+    shop.make("lint")
+    shop.make("test")
+
+    (source / "models.py").write_text('"""Your tables."""\n')
+    shop.make("revision", MESSAGE="no orders")
+    shop.make("test")
+
+    # Never deployed; and git keeps no folder that is empty.
+    shutil.rmtree(shop.folder / "migrations" / "versions")
+    shop.make("test")
+
+
+@pytest.mark.boot
+def test_missing_setting_ends_the_tests_with_its_name(
+    rendered: Callable[[Answers], Service], tmp_path: Path
+) -> None:
+    shop = rendered({"driver": "aiosqlite"})
+    source = shop.changed(tmp_path / "src", "settings.py", "    pass", "    key: str")
+    ended = run_tests(shop, "test_orders.py", PYTHONPATH=source)
+    passed = run_tests(shop, "test_payments.py", PYTHONPATH=source, KEY="a")
+
+    assert "Exit: KEY: Field required. Write it to .env" in ended.stdout
+    assert ended.returncode == 1
+    assert passed.returncode == 0, passed.stdout
+
+
+@pytest.mark.boot
+def test_failing_test_shows_the_traceback(
+    rendered: Callable[[Answers], Service], tmp_path: Path
+) -> None:
+    shop = rendered({"driver": "aiosqlite"})
+    eager = ".options(joinedload(OrderLine.order))"
+    source = shop.changed(tmp_path / "src", "orders.py", eager, "")
+    done = run_tests(shop, "test_orders.py", PYTHONPATH=source)
+
+    assert done.returncode == 1
+    assert "is not available due to lazy='raise'" in done.stdout
