@@ -201,3 +201,14 @@ async def test_unhandled_error_leaves_the_connection_open(
 
     assert statuses == [b"500", b"500", b"200", b"500", b"200"]
     assert not rest.endswith(b"0\r\n\r\n"), "its reader sees that it is not whole"
+
+
+async def test_method_not_allowed_names_those_of_all_routes(app: FastAPI) -> None:
+    transport = ASGITransport(app)
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        orders = await client.put("/orders")
+        probe = await client.post("/livez")
+
+    assert is_problem(orders, 405)
+    assert orders.headers["allow"] == "GET, POST"
+    assert probe.headers["allow"] == "GET, HEAD"

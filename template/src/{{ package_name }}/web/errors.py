@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -64,10 +65,24 @@ def problem(
     return JSONResponse(body, status, headers, "application/problem+json")
 
 
-async def _http_error(_: Request, error: HTTPException) -> Response:
+async def _http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code in (204, 304):  # they have no body
         return Response(status_code=error.status_code, headers=error.headers)
+    if error.status_code == 405:  # Starlette names the methods of one route alone
+        headers = {"Allow": ", ".join(sorted(_methods(request)))}
+        return problem(405, error.detail, headers=headers)
     return problem(error.status_code, error.detail, headers=error.headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Of all routes with the path of the request."""
+    return {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if (pattern := getattr(route, "path_regex", None))
+        and pattern.match(request.scope["path"])
+        for method in route.methods or ()
+    }
 
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
