@@ -385,6 +385,26 @@ def test_process_that_starts_while_the_pooler_is_full_is_unavailable(
     assert "unavailable" not in without.stdout
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_tenants_see_their_own_rows_whoever_had_the_session_before(
+    pooled: Callable[..., Service],
+    way: Callable[..., dict[str, str]],
+    generation: str,
+    driver: str,
+) -> None:
+    """Two sessions of the server for eight tasks, in transaction mode."""
+    variables = way(generation, "transaction", 2)
+    done = pooled(driver).program("tenants", **variables)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "foreign": 0,
+        "missing": 0,
+        "left": 0,
+        "forged": "42501",
+    }
+
+
 async def limits_of(url: str) -> list[str]:
     connection = await asyncpg.connect(url, password="secret", statement_cache_size=0)  # noqa: S106
     try:
