@@ -13,6 +13,7 @@ from time import monotonic
 import replica_failures
 import replica_gtids
 import replica_reads
+import replica_sessions
 import uvloop
 from replica_servers import PRIMARY, Lab
 from server_sessions import PROBES
@@ -21,7 +22,8 @@ from shop.db.replicas import router as router_module
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
-SCENARIOS = vars(replica_reads) | vars(replica_failures) | vars(replica_gtids)
+MODULES = (replica_reads, replica_failures, replica_gtids, replica_sessions)
+SCENARIOS = {name: each for module in MODULES for name, each in vars(module).items()}
 # Short, so that the tests see its end.
 BAN_SECONDS = 1.5
 

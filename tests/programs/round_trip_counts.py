@@ -11,6 +11,7 @@ from shop.db import open_database
 from shop.db.config.backend import DIALECT
 from shop.settings import Settings
 from sqlalchemy import insert, select
+from sqlalchemy.exc import DBAPIError
 
 from tests.support.proxy import Proxy
 
@@ -25,6 +26,54 @@ async def read(database):
         await session.scalars(select(PROBES.c.id))
 
 
+KEPT = select(PROBES.c.id).where(PROBES.c.id == 0)
+
+
+async def two_reads(database):
+    async with database.read() as session:
+        for _ in range(2):
+            await session.execute(KEPT)
+
+
+async def snapshot_of_two(database):
+    async with database.snapshot() as session:
+        for _ in range(2):
+            await session.execute(KEPT)
+
+
+async def snapshot_with_settings(database):
+    if DIALECT == "postgresql":
+        async with database.snapshot({"app.tenant": "acme"}) as session:
+            await session.execute(KEPT)
+
+
+async def write_with_settings(database):
+    if DIALECT == "postgresql":
+        async with database.write({"app.tenant": "acme"}) as session:
+            await session.execute(KEPT)
+
+
+async def unused(database):
+    async with database.write(), database.snapshot(), database.read():
+        pass
+
+
+async def lose_a_snapshot(database, proxy):
+    """At its first statement a snapshot begins anew; later its state is gone."""
+    outcomes = []
+    for statements in (0, 1):
+        await read(database)  # on a connection that is in the pool, and not idle
+        try:
+            async with database.snapshot() as session:
+                for _ in range(statements):
+                    await session.execute(KEPT)
+                proxy.break_connections()
+                outcomes.append(len((await session.execute(KEPT)).all()))
+        except DBAPIError as error:
+            outcomes.append(error.connection_invalidated)
+    return outcomes
+
+
 async def write(database):
     async with database.write() as session:
         await session.execute(insert(PROBES).values(id=next(numbers)))
@@ -37,6 +86,12 @@ async def write_and_fail(database):
             raise ZeroDivisionError
 
 
+KINDS = (
+    *(read, two_reads, write, write_and_fail, unused, snapshot_of_two),
+    *(snapshot_with_settings, write_with_settings),
+)
+
+
 async def main():
     settings = Settings.load()
     async with open_database(settings) as direct:
@@ -45,7 +100,7 @@ async def main():
     with Proxy(settings.database_host, settings.database_port) as proxy:
         through = {"database_port": proxy.port, "database_sslmode": "disable"}
         async with open_database(settings.model_copy(update=through)) as database:
-            for kind in (read, write, write_and_fail):
+            for kind in KINDS:
                 await kind(database)  # asyncpg prepares a statement when it is new
 
                 proxy.reset()
@@ -55,6 +110,8 @@ async def main():
             proxy.reset()
             await read(database)
             counted["read after a pause"] = proxy.round_trips
+            counted["lost"] = await lose_a_snapshot(database, proxy)
+            counted["left"] = database.engine.sync_engine.pool.checkedout()
     print(json.dumps(counted))
 
 

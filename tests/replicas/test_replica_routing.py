@@ -71,6 +71,18 @@ RIGHT: dict[str, Any] = {
     "commit_without_a_position_is_no_lag": found({"behind": 1}, {}, went=PRIMARY),
     "ban_outlasts_a_probe_that_had_begun": {"went": PRIMARY, "bans": 1},
     "position_stays_with_its_task": [[PRIMARY, True], [REPLICA, False]],
+    "refusal_to_write_is_not_repeated_elsewhere": {
+        "refused": [True, True],
+        "rows": 0,
+        "bans": {},
+    },
+    "session_reads_what_its_client_has_written_since": {
+        "went": [REPLICA, PRIMARY, PRIMARY, REPLICA, REPLICA],
+        "odd": False,
+    },
+    "statements_at_once_are_each_judged_by_their_own_server": found(
+        {"failed": 3}, {}, went=[PRIMARY] * 3
+    ),
     "nothing_is_left": {"tasks": 0, "late": False},
     "uses_take_so_many_round_trips": {
         "read": 1,
@@ -238,6 +250,24 @@ PROTECTIONS = {
         "db/replicas/router.py",
         "if has_reached(current.position, goal):",
         "if False:",
+    ),
+    "no repeated write": Protection(
+        "refusal_to_write_is_not_repeated_elsewhere",
+        "db/replicas/replica.py",
+        " or rejects_write(error)",
+        "",
+    ),
+    "own writes within a session": Protection(
+        "session_reads_what_its_client_has_written_since",
+        "db/replicas/router.py",
+        "if has_reached(current.position, goal):",
+        "if True:",
+    ),
+    "own server of each statement": Protection(
+        "statements_at_once_are_each_judged_by_their_own_server",
+        "db/orm/reads.py",
+        "be repeated once.\n            other = self._router.retry(target,",
+        "be repeated once.\n            other = self._router.retry(self._target,",
     ),
     "no statement for a replica that was banned": Protection(
         "session_leaves_a_replica_that_was_banned",
