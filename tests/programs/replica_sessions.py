@@ -22,7 +22,7 @@ WRITES = {
     "postgresql": "CREATE OR REPLACE FUNCTION write_probe(number bigint) RETURNS bigint"
     " LANGUAGE sql AS 'INSERT INTO probes (id) VALUES (number) RETURNING id'",
     "mysql": "CREATE FUNCTION IF NOT EXISTS write_probe(number bigint) RETURNS bigint"
-    " MODIFIES SQL DATA BEGIN INSERT INTO probes (id) VALUES (number);"
+    " DETERMINISTIC MODIFIES SQL DATA BEGIN INSERT INTO probes (id) VALUES (number);"
     " RETURN number; END",
 }
 
