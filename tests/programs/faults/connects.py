@@ -41,7 +41,7 @@ async def both(**changes):
 
 async def guest(laboratory, name):
     """Make a user, and answer how it logs in."""
-    password = f"{CANARY}-{name}"
+    password = f"{CANARY} ä€%@/#-{name}"  # what a driver may encode otherwise
     names = {"name": name, "password": password}
     await laboratory.execute(*(text(each.format(**names)) for each in GUEST[DIALECT]))
     return {"database_user": name, "database_password": SecretStr(password)}

@@ -126,7 +126,7 @@ async def probe(**changes):
         await health.of_database()
         if health._probe:
             await health._probe
-        return health.was_reachable
+        return database.was_reached
 
 
 @provokes(HEALTH)

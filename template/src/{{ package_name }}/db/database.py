@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
+from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
@@ -40,8 +41,14 @@ class Database:
         self.writes = with_transactions(engine)
         track_failures(self.writes)
         self.exports = asyncio.Semaphore(settings.exports_at_once)
+        # Whether a connection was ever opened.
+        self.was_reached = False
+        event.listen(engine.sync_engine, "connect", self._note_reached)
         # COMMITs that were cancelled without an answer: their outcome is unknown.
         self.interrupted_commits = 0
+
+    def _note_reached(self, *_: object) -> None:
+        self.was_reached = True
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:

@@ -35,7 +35,7 @@ async def readyz(request: Request) -> dict[str, str] | Response:
     """
     health: Health = request.state.health
     database = await health.of_database()
-    if not health.was_reachable:
+    if not request.state.database.was_reached:
         return problem(503, "The database has not answered yet.", database=database)
     return {"status": "ready", "database": database}
 
@@ -44,7 +44,6 @@ class Health:
     """Probes the database once a second, however many ask, and waits 1 s at most."""
 
     def __init__(self, database: Database) -> None:
-        self.was_reachable = False
         self._database = database
         self._state = "unknown"
         self._probed_at = float("-inf")
@@ -71,7 +70,6 @@ class Health:
             self._state = state
         else:
             self._state = "reachable"
-            self.was_reachable = True
         finally:
             self._probed_at = monotonic()
             self._probe = None

@@ -104,10 +104,12 @@ def instrument(engine: AsyncEngine, name: str, *, leak_trace: bool) -> None:
     created = CREATED.labels(name)
     event.listen(engine.sync_engine, "connect", lambda *_: created.inc())
 
-    def count(_: object, __: object, error: BaseException | None) -> None:
+    def count(_: object, entry: Any, error: BaseException | None) -> None:
         reason = "cancelled" if isinstance(error, asyncio.CancelledError) else "error"
         if isinstance(error, DisconnectionError):  # of validation.py
             reason = str(error)
+        elif entry.info.get("moved"):
+            reason = "moved"
         INVALIDATED.labels(name, reason).inc()
 
     event.listen(engine.sync_engine, "invalidate", count)

@@ -53,7 +53,8 @@ def keep_alive(fileno: Fileno, connection: Any) -> None:
     Load balancers and firewalls drop an idle one silently after 240 to 600 s. First
     probe after 60 s, dead after 3 at 10 s; unanswered data after 10 s.
     """
-    with _duplicate(fileno, connection) as tcp:
+    # One that is closed already fails at its first use.
+    with suppress(OSError), _duplicate(fileno, connection) as tcp:
         if tcp.family == socket.AF_UNIX:
             return
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -146,6 +146,8 @@ class Validation:
         if context.statement and is_read_only(context.original_exception):
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = False
+            if context.connection:
+                context.connection.info["moved"] = True
             self.retire("the server rejects writes, so it is not the primary")
 
 

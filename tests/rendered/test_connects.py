@@ -1,0 +1,141 @@
+"""Connects that fail, are cancelled, or lead elsewhere, and what counts as one."""
+
+import asyncio
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+from shop import main
+from shop.db import Database, open_database
+from shop.db.config.backend import DIALECT, DRIVER
+from shop.db.engine import driver
+from shop.db.engine.create import create_engine
+from shop.settings import Settings
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+needs_sqlite = pytest.mark.skipif(DRIVER != "aiosqlite", reason="a file")
+needs_mysql = pytest.mark.skipif(DIALECT != "mysql", reason="statements of a start")
+needs_postgresql = pytest.mark.skipif(DIALECT != "postgresql", reason="25006")
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@needs_sqlite
+async def test_file_of_a_cancelled_connect_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    has_begun, is_cancelled = Event(), Event()
+    connect = sqlite3.connect
+
+    class Recorded(sqlite3.Connection):
+        is_closed = False
+
+        def close(self) -> None:
+            self.is_closed = True
+            super().close()
+
+    def connect_late(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        has_begun.set()
+        is_cancelled.wait(10)
+        opened.append(connect(*args, factory=Recorded, **kwargs))
+        return opened[-1]  # type: ignore[no-any-return]
+
+    engine = create_engine(settings.database_path, settings.limits)
+    monkeypatch.setattr(sqlite3, "connect", connect_late)
+    caller = asyncio.ensure_future(engine.connect().start())
+    await until(has_begun.is_set)
+    caller.cancel()
+    await asyncio.wait({caller})
+    is_cancelled.set()
+
+    await until(lambda: opened and opened[0].is_closed)
+    await engine.dispose()
+
+
+@needs_mysql
+async def test_connection_whose_setup_fails_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nonsense = {"statements": ("NONSENSE",)}
+    monkeypatch.setattr(driver, "session_options", lambda _: nonsense)
+    engine = create_engine(settings.server, settings.limits)
+    before = open_files()
+    with pytest.raises(DBAPIError):
+        await engine.connect()
+
+    await until(lambda: open_files() == before)
+    await engine.dispose()
+
+
+async def test_connection_that_is_not_taken_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several hosts: the caller is cancelled while a server says what it is."""
+    hosts = pytest.importorskip("shop.db.replicas.hosts")
+    if not hasattr(hosts, "fetch_one"):
+        pytest.skip("libpq asks by itself")
+
+    def cancel(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(hosts, "fetch_one", cancel)
+    several = replace(settings.server, others=(settings.server,))
+    engine = create_engine(several, settings.limits, settings.hooks)
+    before = open_files()
+    with pytest.raises(asyncio.CancelledError):
+        await engine.connect()
+
+    await until(lambda: open_files() == before)
+    await engine.dispose()
+
+
+async def test_worker_that_has_served_is_ready_without_its_database(
+    settings: Settings, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement of a request has reached the database, and no probe."""
+
+    async def fail(_: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(Database, "ping", fail)
+    async with serve(main.create_app(settings)) as client:
+        before = await client.get("/readyz")
+        await client.get("/orders")
+        after = await client.get("/readyz")
+
+    assert (before.status_code, after.status_code) == (503, 200)
+    assert after.json()["database"] == "failing"
+
+
+@needs_postgresql
+async def test_rejected_write_counts_as_a_move(settings: Settings) -> None:
+    def count() -> float:
+        labels = {"pool": "primary", "reason": "moved"}
+        name = "database_pool_connections_invalidated_total"
+        return REGISTRY.get_sample_value(name, labels) or 0
+
+    before = count()
+    async with open_database(settings) as database:
+        async with database.engine.connect() as connection:
+            await connection.execute(
+                text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+            )
+        with pytest.raises(DBAPIError):
+            async with database.write() as session:
+                await session.execute(text("CREATE TABLE nowhere (id int)"))
+
+    assert count() == before + 1
