@@ -135,7 +135,7 @@ PSYCOPG = {
 
 def loud_lines(text: str) -> list[Any]:
     log = [json.loads(line) for line in text.splitlines()]
-    return [line for line in log if line["levelname"] not in ("INFO", "WARNING")]
+    return [line for line in log if line["level"] not in ("INFO", "WARNING")]
 
 
 @pytest.mark.parametrize(("driver", "server"), [*DRIVERS_ON, ("aiosqlite", "")])
@@ -167,7 +167,8 @@ def test_every_fault_is_answered_with_its_class(
     assert report["answers"] == expected
     log = [json.loads(line) for line in done.stderr.splitlines()]
     for name, cause in causes.items():
-        lines = [line for line in log if line["request_id"] == name.replace(" ", "_")]
+        request = name.replace(" ", "_")
+        lines = [line for line in log if line.get("request_id") == request]
         assert re.search(cause, "\n".join(line["message"] for line in lines)), name
     assert loud_lines(done.stderr) == []
     # Nor is one in a traceback, which is a field of a line.

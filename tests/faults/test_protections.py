@@ -309,14 +309,14 @@ PROTECTIONS = {
     ),
     "limit of a declared body": Protection(
         "web/middleware.py",
-        "Middleware(BodyLimit, max_body_size=settings.max_body_bytes),",
-        "",
+        "limit = settings.max_body_bytes",
+        "limit = 10**9",
         "test_http.py::test_declared_body_over_the_limit_is_not_waited_for",
     ),
     "limit of a body": Protection(
         "web/middleware.py",
-        "Middleware(BodyLimit, max_body_size=settings.max_body_bytes),",
-        "",
+        "limit = settings.max_body_bytes",
+        "limit = 10**9",
         "test_http.py::test_body_over_the_limit_is_413",
     ),
     "problem document for a body": Protection(
@@ -372,10 +372,58 @@ PROTECTIONS = {
         '"message": str(item)',
         "test_service.py::test_wrong_body_is_a_problem_without_its_value",
     ),
-    "request id in the log": Protection(
+    "rejected before the handler": Protection(
+        "web/overload.py",
+        "if not (wait := pool.excess_wait()):",
+        "if pool:",
+        "test_overload.py::test_rejected_before_body_and_dependencies",
+    ),
+    "no line for each rejected request": Protection(
+        "web/overload.py",
+        "exchange.route, exchange.has_line = route, False",
+        "exchange.route = route",
+        "test_overload.py::test_rejections_are_counted_in_one_line",
+    ),
+    "methods of other routes are no overload": Protection(
+        "web/overload.py",
+        "if route and path_params is not None:",
+        "if route:",
+        "test_overload.py::test_routes_without_a_session_go_on",
+    ),
+    "order of routes": Protection(
+        "web/routes.py",
+        "not route.convertors and is_first",
+        "not route.convertors",
+        "test_routes.py::test_answers_are_those_of_the_router",
+    ),
+    "route classes of an owner": Protection(
+        "web/routes.py",
+        "break  # its matches() is yours",
+        "continue  # its matches() is yours",
+        "test_routes.py::test_answers_are_those_of_the_router",
+    ),
+    "bounded labels": Protection(
+        "web/request_metrics.py",
+        'method if method in METHODS else "other",',
+        "method,",
+        "test_request_metrics.py::test_requests_are_counted_by_route_and_status",
+    ),
+    "quiet probes": Protection(
         "web/middleware.py",
-        "record.request_id = request_id.get()",
-        "record.request_id = None",
+        "logging.DEBUG if fine and self.path in PROBES else logging.INFO",
+        "logging.INFO",
+        "test_logs.py::test_probes_have_a_line_if_they_fail",
+    ),
+    "lines for every handler": Protection(
+        "web/logs.py",
+        "len(handlers) != 1 or ",
+        "",
+        "test_logs.py::test_every_handler_gets_the_lines_of_requests",
+    ),
+    "request id in the log": Protection(
+        "web/logs.py",
+        '{"request_id": request_id.get}',
+        "{}",
         "test_service.py::test_log_is_json_with_the_id_of_the_request",
     ),
     "metrics that fall by themselves": Protection(
@@ -401,8 +449,8 @@ PROTECTIONS = {
     ),
     "request of a leak": Protection(
         "db/engine/metrics.py",
-        "leak.context.run(logger.warning, text, age, leak.caller)",
-        "logger.warning(text, age, leak.caller)",
+        "leak.context.run(logger.warning, text, facts, extra=facts)",
+        "logger.warning(text, facts, extra=facts)",
         "test_metrics.py::test_leak_is_logged_with_its_request_and_place",
         drivers=("aiosqlite",),
     ),

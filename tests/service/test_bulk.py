@@ -158,7 +158,7 @@ def warnings(log: str) -> list[str]:
     return [
         line
         for line in log.splitlines()
-        if not line.startswith("{") or json.loads(line)["levelname"] != "INFO"
+        if not line.startswith("{") or json.loads(line)["level"] != "INFO"
     ]
 
 

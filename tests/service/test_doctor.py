@@ -306,7 +306,7 @@ def test_wrong_postgresql_is_reported(
 
 
 def budget_levels(log: str) -> list[str]:
-    return re.findall(r'"levelname": "(\w+)"[^\n]*"message": "connection budget: ', log)
+    return re.findall(r'"level": "(\w+)"[^\n]*"message": "connection budget: ', log)
 
 
 def wait_for_budget(running: Running, times: int) -> None:

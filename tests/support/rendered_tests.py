@@ -19,8 +19,10 @@ RENDERED = ROOT / "tests" / "rendered"
 SUBJECTS = {
     "test_budget.py": "db/doctor/checks.py",
     "test_metrics.py": "db/engine/metrics.py",
+    "test_overload.py": "web/overload.py",
     "test_pool.py": "db/engine/pool.py",
     "test_replicas.py": "db/replicas",
+    "test_request_metrics.py": "web/request_metrics.py",
     "test_watchdog.py": "db/engine/watchdog.py",
     "test_worker.py": "worker",
 }

@@ -1,5 +1,6 @@
 """A rendered service as its owner has it: its commands, its processes, its HTTP."""
 
+import json
 import shutil
 import signal
 import socket
@@ -117,6 +118,7 @@ class Service:
                 cwd=self.folder,
                 env=self._environment(**variables, **address),
                 stdin=subprocess.DEVNULL,
+                stdout=output,
                 stderr=output,
                 text=True,
             )
@@ -158,6 +160,12 @@ class Service:
         inherited = environment(**variables)
         path = f"{self.folder / '.venv' / 'bin'}:{inherited['PATH']}"
         return inherited | {"PATH": path}
+
+
+def level(line: str) -> str:
+    """That of a line of the log, on any cloud."""
+    fields = json.loads(line)
+    return str(fields.get("level") or fields["severity"])
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:

@@ -90,7 +90,7 @@ class Shop(NamedTuple):
         said = lines(worker)
         messages = [line["message"] for line in said]
         assert messages.count("celery_tasks.count done") == tasks
-        assert {line["levelname"] for line in said} == {"INFO"}
+        assert {line["level"] for line in said} == {"INFO"}
         return most
 
     def test(self, *names: str) -> subprocess.CompletedProcess[str]:

@@ -49,5 +49,5 @@ async def _check(database: Database, settings: DatabaseSettings) -> str:
     except Exception as error:  # whatever it is, the service can start
         level, text = "warn", f"cannot be checked: {safe_message(error)}"
     severity = logging.INFO if level == "ok" else logging.WARNING
-    logger.log(severity, "connection budget: %s", text)
+    logger.log(severity, "connection budget: %s", text, extra={"budget": level})
     return level

@@ -139,3 +139,5 @@ async def _export(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
 
 # Until the response has ended, which reads from it.
 Export = Annotated[AsyncConnection, Depends(_export, scope="request")]
+
+Database.sessions[_export] = True

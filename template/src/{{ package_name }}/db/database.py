@@ -1,9 +1,9 @@
 """The database: sessions to read and to write, and the only place that commits."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
@@ -31,6 +31,9 @@ class Database:
     Hold one `write()` or `snapshot()` at a time: tasks that hold one each and wait for
     a second can use up the pool, and then all wait for each other.
     """
+
+    # The dependencies that are sessions; whether it has to be one of the primary.
+    sessions: ClassVar[dict[Any, bool]] = {}
 
     def __init__(
         self, engine: AsyncEngine, settings: ConnectionSettings, router: Router
@@ -115,6 +118,15 @@ class Database:
             self.interrupted_commits += 1
             raise
 
+    def engines_for(self, dependencies: Iterable[Any]) -> Sequence[AsyncEngine]:
+        """Those of which one will give the connection; none without a session."""
+        primary = [
+            self.sessions[each] for each in dependencies if each in self.sessions
+        ]
+        if any(primary):
+            return (self.engine,)
+        return self.router.candidates() if primary else ()
+
     async def ping(self) -> None:
         async with self.engine.connect() as connection:
             await connection.exec_driver_sql("SELECT 1")
@@ -140,3 +152,5 @@ Read = Annotated[ReadSession, Depends(_read)]
 # with FastAPI's default a failed COMMIT would come after the client's 200.
 Snapshot = Annotated[ReadSession, Depends(_snapshot, scope="function")]
 Write = Annotated[WriteSession, Depends(_write, scope="function")]
+
+Database.sessions.update({_read: False, _snapshot: False, _write: True})

@@ -1,6 +1,6 @@
 """Routing: which server executes the statements of a read."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -28,6 +28,9 @@ class Router(Protocol):
     async def choose(self, current: Target | None) -> Target:
         """The target of the next statement; `current` is that of the last one."""
 
+    def candidates(self) -> Sequence[AsyncEngine]:
+        """The engines that the first statement of a read may use now."""
+
     def retry(
         self, target: Target, error: SQLAlchemyError, seconds: float
     ) -> Target | None:
@@ -42,6 +45,9 @@ class PrimaryOnly(Target):
 
     async def choose(self, current: Target | None) -> Target:
         return self
+
+    def candidates(self) -> Sequence[AsyncEngine]:
+        return (self.engine,)
 
     def retry(
         self, target: Target, error: SQLAlchemyError, seconds: float

@@ -66,7 +66,9 @@ class Health:
         except Exception as error:  # any error is a state
             state = classify(error) or "failing"
             if state != self._state:
-                logger.warning("the database is %s: %s", state, safe_message(error))
+                text = "the database is %s: %s"
+                facts = {"database": state}
+                logger.warning(text, state, safe_message(error), extra=facts)
             self._state = state
         else:
             self._state = "reachable"

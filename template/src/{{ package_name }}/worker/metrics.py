@@ -44,8 +44,9 @@ def track_task(task: str) -> Iterator[None]:
         seconds = perf_counter() - started
         TASKS_TOTAL.labels(task, outcome).inc()
         SECONDS.labels(task).observe(seconds)
-        duration = {"duration_ms": round(seconds * 1000, 1)}
-        logger.info("%s %s", task, outcome, extra=duration)
+        milliseconds = round(seconds * 1000, 1)
+        facts = {"task": task, "outcome": outcome, "duration_ms": milliseconds}
+        logger.info("%(task)s %(outcome)s", facts, extra=facts)
 
 
 class WorkerMetrics(Collector):

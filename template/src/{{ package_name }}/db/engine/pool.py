@@ -74,6 +74,17 @@ class FairPool(AsyncAdaptedQueuePool):
         if ticker.loop is not asyncio.get_running_loop():
             ticker.start()
 
+    def excess_wait(self) -> float:
+        """The predicted wait if the gate would reject a checkout now, else 0."""
+        seconds = self.timeout()
+        wait = 0.0 if self.gate.free else self.gate.predicted_wait(seconds)
+        return wait if wait > seconds else 0.0
+
+    def count_rejected(self) -> None:
+        self.rejected += 1
+        if self.ticker:
+            self.ticker.start()
+
     def abort(self, shut_down: Callable[[Any], None]) -> None:
         """Let every caller that waits for the server try elsewhere."""
         self.gate.reject_all()
@@ -90,9 +101,7 @@ class FairPool(AsyncAdaptedQueuePool):
         try:
             await_only(self.gate.acquire(self.timeout()))
         except TimeoutError:
-            self.rejected += 1
-            if self.ticker:
-                self.ticker.start()
+            self.count_rejected()
             raise PoolTimeoutError(
                 f"no connection within {self.timeout():g} s: {self.gate.permits} in"
                 f" use, {self.gate.waiting} waiting"

@@ -82,7 +82,8 @@ class Validation:
         now = self.retired_at = monotonic()
         if reason and now - self._logged_at > RETIRED_LOG_SECONDS:
             self._logged_at = now
-            logger.warning("connection pool retired: %s", reason)
+            text = "connection pool retired: %s"
+            logger.warning(text, reason, extra={"reason": reason})
 
     def _on_first(self, connection: Connection, _: ConnectionPoolEntry) -> None:
         self._watchdog.arm(connection, remaining(self._watchdog.seconds))

@@ -79,11 +79,13 @@ class Watchdog:
 
     def _close(self, connection: Any, seconds: float) -> None:
         driver = connection.driver_connection
+        server = peer_address(self._fileno, driver)
+        facts = {"seconds": seconds, "pool": self._pool, "server": server}
         logger.warning(
-            "database gave no answer within %.1f s: connection closed (pool %s, %s)",
-            seconds,
-            self._pool,
-            peer_address(self._fileno, driver),
+            "database gave no answer within %(seconds).1f s: connection closed"
+            " (pool %(pool)s, %(server)s)",
+            facts,
+            extra=facts,
         )
         self.shut_down(driver)
 

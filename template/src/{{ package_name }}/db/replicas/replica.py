@@ -150,7 +150,8 @@ class Replica(Target):
             self._ban("lag", f"it lags {self.lag_seconds:.1f} s")
         elif now >= self._banned_until:
             if self._banned_until:
-                logger.info("replica %s is back in rotation", self.name)
+                text = "replica %s is back in rotation"
+                logger.info(text, self.name, extra={"replica": self.name})
             if self.unhealthy_reason == "primary":
                 # Its name leads to another server now; what a read has opened
                 # meanwhile may not.
@@ -161,8 +162,11 @@ class Replica(Target):
     def _ban(self, reason: str, detail: str) -> None:
         now = monotonic()
         if reason != self.unhealthy_reason:
-            text = "replica %s banned for %d s (%s): %s"
-            logger.warning(text, self.name, BAN_SECONDS, reason, detail)
+            facts = {"replica": self.name, "seconds": BAN_SECONDS}
+            facts |= {"reason": reason, "detail": detail}
+            text = "replica %(replica)s banned for %(seconds)d s"
+            text += " (%(reason)s): %(detail)s"
+            logger.warning(text, facts, extra=facts)
         if now >= self._banned_until:  # else many reads find out at once
             self.bans[reason] += 1
         self.unhealthy_reason = reason

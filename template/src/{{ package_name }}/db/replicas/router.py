@@ -68,6 +68,18 @@ class ReplicaRouter:
             self._ticker.start()
         return self._next(goal) or await self._wait_for(goal)
 
+    def candidates(self) -> list[AsyncEngine]:
+        """The ready replicas that have the writes of the client; without one, each
+        that was healthy when it was last probed, and the primary.
+        """
+        watermark = current_watermark.get()
+        goal = watermark.position if watermark else {}
+        ready = [each for each in self._ready() if has_reached(each.position, goal)]
+        if ready:
+            return [each.engine for each in ready]
+        healthy = [each.engine for each in self.replicas if not each.unhealthy_reason]
+        return [*healthy, self.primary.engine]
+
     def retry(
         self, target: Target, error: SQLAlchemyError, seconds: float
     ) -> Target | None:

@@ -1,0 +1,89 @@
+"""Metrics of requests: labels are bounded, and the prefix of every router is there."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, FastAPI, Response
+from prometheus_client import REGISTRY
+from pydantic import BaseModel
+from shop.features import OBSERVERS
+from shop.web.request_metrics import RequestMetrics
+
+
+class Thing(BaseModel):
+    size: int
+
+
+def value(name: str, **labels: str) -> float:
+    for observer in OBSERVERS:
+        if isinstance(observer, RequestMetrics):
+            observer.export()
+    return REGISTRY.get_sample_value(f"http_{name}", labels) or 0
+
+
+def number(method: str, route: str, status: str) -> float:
+    labels = {"method": method, "route": route, "status": status}
+    return value("request_duration_seconds_count", **labels)
+
+
+async def test_requests_are_counted_by_route_and_status(
+    app: FastAPI, serve: Any
+) -> None:
+    inner, outer = APIRouter(prefix="/parts"), APIRouter()
+
+    @inner.put("/{part}")
+    async def put(part: int, thing: Thing) -> Response:
+        return Response(b"x" * 1000)
+
+    @outer.get("/fails")
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    outer.include_router(inner, prefix="/v7")
+    app.include_router(outer)
+    route = "/v7/parts/{part}"
+    async with serve(app) as client:
+        for part in ("1", "2", "none"):
+            await client.put(f"/v7/parts/{part}", json={"size": 1})
+        await client.delete("/v7/parts/1")
+        await client.get("/fails")
+        unmatched = (
+            number("GET", "unmatched", "4xx"),
+            number("other", "unmatched", "4xx"),
+        )
+        for path in ("/a", "/b/c", "/v7"):
+            await client.get(path)
+        await client.request("BREW", "/a")
+
+    assert number("PUT", route, "2xx") == 2
+    assert number("PUT", route, "4xx") == 1
+    assert number("DELETE", route, "4xx") == 1
+    assert number("GET", "/fails", "5xx") == 1
+    assert number("GET", "unmatched", "4xx") == unmatched[0] + 3
+    assert number("other", "unmatched", "4xx") == unmatched[1] + 1
+    labels = {"method": "PUT", "route": route}
+    assert value("request_bytes_total", **labels) == 3 * len('{"size":1}')
+    assert value("response_bytes_total", **labels) > 2000
+    buckets = {"method": "PUT", "route": route, "status": "2xx", "le": "+Inf"}
+    assert value("request_duration_seconds_bucket", **buckets) == 2
+
+
+async def test_request_is_in_progress_until_its_end(
+    app: FastAPI, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.get("/held")
+    async def held() -> None:
+        arrived.set()
+        await go_on.wait()
+
+    async with serve(app) as client:
+        before = value("requests_in_progress")
+        task = asyncio.create_task(client.get("/held"))
+        await arrived.wait()
+        assert value("requests_in_progress") == before + 1
+        go_on.set()
+        await task
+        assert value("requests_in_progress") == before

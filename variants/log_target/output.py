@@ -1,0 +1,4 @@
+"""Where the log goes, and its name of the level."""
+
+STREAM = "stderr"
+LEVEL = "level"
