@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, HTTPException
-from httpx import AsyncClient
+from httpx2 import AsyncClient
 from shop import main
 from shop.web.log_target import LEVEL, STREAM
 from shop.web.logs import JsonHandler, configure_logging
@@ -103,8 +103,7 @@ async def test_every_handler_gets_the_lines_of_requests(
                 records.append(record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(logging.Logger, "makeRecord", None)
-        patch.setattr(logging.getLogger("httpx"), "disabled", True)
+        patch.setattr(logging.getLogger("shop.web.middleware"), "makeRecord", None)
         await client.get("/alone")
     logging.root.addHandler(Handler())
     await client.get("/together")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
-from httpx import AsyncClient, Response
+from httpx2 import AsyncClient, Response
 from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from shop import api, main

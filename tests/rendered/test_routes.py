@@ -8,7 +8,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Form, Request, WebSocket
 from fastapi.dependencies import utils
 from fastapi.routing import APIRoute
-from httpx import ASGITransport, AsyncClient, Response
+from httpx2 import ASGITransport, AsyncClient, Response
 from shop.web.routes import RouteTable
 from starlette.responses import PlainTextResponse
 from starlette.routing import Match, Mount, Route, Router
