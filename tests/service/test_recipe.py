@@ -1,7 +1,6 @@
 """The README's first ten minutes, carried out word by word."""
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,33 +69,6 @@ def test_recipe_adds_a_resource(
 
     assert len([*shop.folder.glob("migrations/versions/*_notes.py")]) == 1
     assert "tests/test_notes.py ." in output
-
-
-EXAMPLE = ("orders", "payments")
-
-
-@pytest.mark.boot
-def test_tests_pass_at_each_step_of_deleting_the_example(
-    template: Path, tmp_path: Path
-) -> None:
-    shop = copy(template, tmp_path / "shop", {"driver": "aiosqlite"})
-    shop.install()
-    source, tests = shop.folder / "src" / "shop", shop.folder / "tests"
-    for name in EXAMPLE:
-        (source / f"{name}.py").unlink()
-        (tests / f"test_{name}.py").unlink()
-    lines = (source / "api.py").read_text().splitlines(keepends=True)
-    kept = [line for line in lines if not any(name in line for name in EXAMPLE)]
-    (source / "api.py").write_text("".join(kept))
-    shop.make("test")
-
-    (source / "models.py").write_text('"""Your tables."""\n')
-    shop.make("revision", MESSAGE="no orders")
-    shop.make("test")
-
-    # Never deployed; and git keeps no folder that is empty.
-    shutil.rmtree(shop.folder / "migrations" / "versions")
-    shop.make("test")
 
 
 @pytest.mark.boot
