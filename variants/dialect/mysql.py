@@ -68,7 +68,7 @@ FAULTS = {
 MIGRATION_LIMITS = (
     "SET innodb_lock_wait_timeout=5, lock_wait_timeout=5"
     " /*M! , max_statement_time=3600, idle_transaction_timeout=3600 */"
-    " /*!80000 , max_execution_time=3600000 */"
+    " /*!80000 , max_execution_time=3600000 */",
 )
 
 # Whether SQL lacks the FOR UPDATE of its statement.

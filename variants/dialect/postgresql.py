@@ -53,9 +53,9 @@ SESSION_ENDED = {"25P03", "57P01", "57P04", "57P05"}
 # An index may take an hour to build. A lock may not: every statement behind a waiting
 # ALTER TABLE waits too.
 MIGRATION_LIMITS = (
-    "SELECT set_config('lock_timeout', '5s', false),"
-    " set_config('statement_timeout', '1h', false),"
-    " set_config('idle_in_transaction_session_timeout', '1h', false)"
+    "SET lock_timeout = '5s'",
+    "SET statement_timeout = '1h'",
+    "SET idle_in_transaction_session_timeout = '1h'",
 )
 
 # Whether SQL lacks the FOR UPDATE of its statement.

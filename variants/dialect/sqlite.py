@@ -25,7 +25,7 @@ FAULTS = {
 }
 
 # A migration may wait for a writer of the service.
-MIGRATION_LIMITS = "PRAGMA busy_timeout=60000"
+MIGRATION_LIMITS = ("PRAGMA busy_timeout=60000",)
 
 # Whether SQL lacks the FOR UPDATE of its statement: here every writer has a lock.
 OMITS_LOCKS = True

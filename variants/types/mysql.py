@@ -17,9 +17,12 @@ EPOCH = datetime(1970, 1, 1)
 
 
 @sa.event.listens_for(sa.Table, "after_parent_attach")
-def _compare_exactly(own: sa.Table, _: sa.MetaData) -> None:
+def _adapt(own: sa.Table, _: sa.MetaData) -> None:
     # By default "Ada" = "ada", and a unique key takes only one of them.
     own.dialect_kwargs["mysql_collate"] = "utf8mb4_bin"
+    for column in own.columns:
+        if column.computed is not None:
+            column.nullable = True  # MariaDB has no NOT NULL for such a column
 
 
 class Duration(sa.TypeDecorator[timedelta]):
