@@ -1,14 +1,21 @@
 """Migrations of a service that starts many times at once, is killed, and is in use."""
 
+import asyncio
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+import pymysql
 import pytest
+from pymysql.constants import CLIENT
+from sqlalchemy import make_url
 
-from tests.support.servers import DRIVERS
+from tests.support.rendering import ROOT
+from tests.support.servers import DRIVERS, DRIVERS_ON
 from tests.support.service import Service
 
 pytestmark = pytest.mark.boot
@@ -51,7 +58,7 @@ EXPECTED = {
         "stamp 0004": ["0", BEFORE],
         "stamp head": ["0", HEAD],
         "--sql": ["0", True],
-        "revision": ["0", 1],
+        "revision": ["0", 0],  # nothing to write
     },
 }
 
@@ -100,11 +107,17 @@ def revisions(dialect: str) -> dict[int, tuple[list[str], str]]:
     }
 
 
-def with_revisions(service: Service, folder: Path, dialect: str) -> Service:
-    """A copy of the service with more revisions, on the same environment."""
+def copied(service: Service, folder: Path) -> Service:
+    """A copy of the service, on the same environment."""
     ignore = shutil.ignore_patterns(".venv", ".*_cache", "*.log")
     shutil.copytree(service.folder, folder, ignore=ignore)
     (folder / ".venv").symlink_to(service.folder / ".venv")
+    return Service(folder)
+
+
+def with_revisions(service: Service, folder: Path, dialect: str) -> Service:
+    """A copy of the service with more revisions, on the same environment."""
+    shop = copied(service, folder)
     for number, (upgrade, downgrade) in revisions(dialect).items():
         path = folder / "migrations" / "versions" / f"000{number}.py"
         path.write_text(
@@ -115,7 +128,7 @@ def with_revisions(service: Service, folder: Path, dialect: str) -> Service:
                 downgrade=downgrade,
             )
         )
-    return Service(folder)
+    return shop
 
 
 def in_use(dialect: str) -> dict[str, list[Any]]:
@@ -140,3 +153,120 @@ def test_migrations_at_once_killed_and_in_use(
     report = json.loads(done.stdout)
     print(report["seconds"])
     assert report["found"] == EXPECTED | in_use(dialect)
+
+
+# What a program finds if nothing is left to write.
+SETTLED = {
+    "written": 1,
+    "settled": "",
+    "written again": 0,
+    "back and forth": "",
+    "with tables of others": "",
+    "changed defaults": ["fixed", "function", "word", "yes", "zero"],
+    "grown": 1,
+    "settled again": "",
+    "grown again": 0,
+    "back and forth again": "",
+}
+# What comes first in a printed migration.
+LIMITS = {
+    "postgresql": "SET lock_timeout = '5s';\n\nSET statement_timeout = '1h';",
+    "mysql": "SET innodb_lock_wait_timeout=5, lock_wait_timeout=5",
+    "sqlite": "PRAGMA busy_timeout=60000;",
+}
+
+
+def with_zoo(service: Service, folder: Path) -> Service:
+    """A copy of the service that has a model of each kind."""
+    shop = copied(service, folder)
+    package = folder / "src" / "shop"
+    for path in (ROOT / "tests" / "programs" / "zoo").glob("*.py"):
+        shutil.copy2(path, package)
+    with (package / "models.py").open("a") as file:
+        file.write("\nfrom . import zoo\n")
+    options = folder / "migrations" / "options.py"
+    lists = {"IGNORED_TABLES": ["celery_*", "zoo_audit.of_*"]}
+    text = options.read_text()
+    for name, value in lists.items():
+        text = text.replace(f"{name}: list[str] = []", f"{name} = {value}")
+    options.write_text(text)
+    return shop
+
+
+def execute(variables: dict[str, str], sql: str) -> None:
+    """Run the statements of a printed migration as they are."""
+    if "DATABASE_PATH" in variables:
+        with sqlite3.connect(variables["DATABASE_PATH"]) as file:
+            file.executescript(sql)
+        return
+    url = make_url(variables["DATABASE_URL"])
+    if url.drivername == "mysql":
+        mysql = pymysql.connect(
+            host=url.host,
+            port=url.port,
+            user="root",
+            database=url.database,
+            client_flag=CLIENT.MULTI_STATEMENTS,
+            autocommit=True,
+        )
+        with mysql, mysql.cursor() as cursor:
+            cursor.execute(sql)
+            while cursor.nextset():
+                pass
+        return
+
+    async def run() -> None:
+        connection = await asyncpg.connect(
+            host=url.host, port=url.port, user=url.username, database=url.database
+        )
+        await connection.execute(sql)
+        await connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def emptied(
+    database: Callable[..., dict[str, str]], tmp_path: Path
+) -> Callable[[str, str], dict[str, str]]:
+    """The variables of an empty database, with none of what the zoo has beside it."""
+
+    def emptied(driver: str, on: str) -> dict[str, str]:
+        (tmp_path / "shop.sqlite3").unlink(missing_ok=True)
+        variables = database(driver, on)
+        if DRIVERS[driver]["dialect"] == "mysql":
+            # A schema is a database, which all databases of the server share.
+            drop = "DROP DATABASE IF EXISTS zoo_audit"
+            execute(variables, f"SET foreign_key_checks=0; {drop}")
+        return variables
+
+    return emptied
+
+
+@pytest.mark.parametrize("place", [*DRIVERS_ON, ("aiosqlite", "")], ids="-".join)
+def test_migrations_of_each_kind_of_model_settle(
+    service: Callable[[str], Service],
+    emptied: Callable[[str, str], dict[str, str]],
+    tmp_path: Path,
+    place: tuple[str, str],
+) -> None:
+    """A second revision writes nothing, `alembic check` finds nothing, and a downgrade
+    leads back: for what is new, for what has changed, and by printed SQL.
+    """
+    driver, on = place
+    shop = with_zoo(service(driver), tmp_path / "shop")
+    own = {"PYTHONPATH": str(shop.folder / "src"), "ZOO_SERVER": on}
+    done = shop.program("zoo_migrations", **own, **emptied(driver, on))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+
+    assert report["found"] == SETTLED
+    assert report["sql"].startswith(LIMITS[DRIVERS[driver]["dialect"]])
+    for path in (shop.folder / "migrations" / "versions").glob("*grows.py"):
+        path.unlink()
+    empty = emptied(driver, on)
+    execute(empty, report["sql"])
+    checked = shop.command("alembic", "check", **own, **empty)
+    emptied(driver, on)
+    # MariaDB has a type for UUID, which SQL printed without a server cannot use.
+    assert checked.returncode == 0 or on == "mariadb", checked.stderr

@@ -148,6 +148,10 @@ def work_on(project: Path) -> None:
     (package / "models.py").write_text(MODELS)
     (package / "things.py").write_text(THINGS)
     (project / "migrations" / "versions" / "0002_things.py").write_text(MIGRATION)
+    replace(
+        project / "migrations" / "options.py",
+        ("IGNORED_TABLES: list[str] = []", 'IGNORED_TABLES: list[str] = ["spatial_*"]'),
+    )
     (project / "tests" / "test_things.py").write_text(TEST)
     replace(
         package / "api.py",
@@ -428,9 +432,11 @@ def test_every_release_can_be_updated(
         )
         updated, expected = files(project), files(fresh)
         for path in filter(is_users, {*updated, *expected}):
-            expected.pop(path, None)
+            first = expected.pop(path, None)
             if path in original:
                 expected[path] = original[path]
+            elif path == "migrations/options.py" and first:
+                expected[path] = first  # what is new and the owner's arrives once
         assert updated == expected
 
 
