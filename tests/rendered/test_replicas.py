@@ -20,6 +20,7 @@ from shop.db.replicas.router import ReplicaRouter
 from shop.db.replicas.watermark import (
     PRIMARY_ONLY,
     Position,
+    ReadWatermark,
     current_watermark,
     decode_token,
     encode_token,
@@ -282,3 +283,25 @@ def test_wrong_servers_are_refused_in_one_sentence(
         Settings(**({"database_url": HOSTS} | variables))
 
     assert "secret" not in str(error.value)
+
+
+async def test_read_may_use_the_replicas_that_have_its_writes(
+    routed: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each that was healthy, and the primary: then one of them takes the read."""
+    router = router_of(routed)
+    (replica,) = router.replicas
+    await probed(routed)
+    position, ahead = replica.position or {"": 1}, {"": 10**18}
+    monkeypatch.setattr(replica, "position", position)
+    monkeypatch.setattr(replica, "probe", lambda: None)
+
+    def candidates(reason: str, ready_until: float, goal: Position) -> list[bool]:
+        replica.unhealthy_reason, replica.ready_until = reason, ready_until
+        current_watermark.set(ReadWatermark(goal))
+        return [engine is replica.engine for engine in router.candidates()]
+
+    assert candidates("", float("inf"), position) == [True]
+    assert candidates("", float("inf"), ahead) == [True, False]
+    assert candidates("", 0, position) == [True, False]
+    assert candidates("lag", 0, position) == [False]

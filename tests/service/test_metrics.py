@@ -26,6 +26,14 @@ def metric(running: Running, name: str) -> float:
     return float(found[1]) if found else 0
 
 
+def requests(running: Running) -> float:
+    """Those of the probe, which any worker may have answered."""
+    text = httpx.get(f"{running.client.base_url}/metrics").text
+    labels = 'method="GET",route="/livez",status="2xx"'
+    found = re.search(rf"http_request_duration_seconds_count{{{labels}}} (.+)\n", text)
+    return float(found[1]) if found else 0
+
+
 def folders(running: Running) -> list[Path]:
     name = f"metrics-{running.process.pid}-*"
     return [path for folder in FOLDERS for path in Path(folder).glob(name)]
@@ -59,6 +67,10 @@ def test_metrics_are_the_sum_of_the_workers_that_live(
         os.kill(first, signal.SIGCONT)
         wait_until(lambda: metric(running, "in_use") == 2)
         created = metric(running, CREATED)
+        asked = requests(running)
+        for _ in range(20):
+            assert httpx.get(f"{running.client.base_url}/livez").is_success
+        wait_until(lambda: requests(running) == asked + 20)
         wait_until(lambda: metric(running, "size") == 2 * 5)
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: metric(running, "in_use") == 1)
@@ -66,6 +78,7 @@ def test_metrics_are_the_sum_of_the_workers_that_live(
         assert second != first
         assert created >= 2
         assert metric(running, CREATED) >= created
+        assert requests(running) == asked + 20
         # The successor has a pool of the same size.
         wait_until(lambda: metric(running, "size") == 2 * 5)
         (folder,) = folders(running)

@@ -9,10 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..db.doctor.report import CheckResult
 from .errors import problem
+from .middleware import PROBES
 from .settings import WebSettings
 
-# The platform asks for them by the address of an instance, not by a name.
-PROBES = ("/livez", "/readyz", "/metrics")
 EXPOSED = ("Retry-After", "X-Request-ID")
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -35,6 +34,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
+        # The platform asks for the probes by an address of the instance, not by a name.
         is_allowed = self.any or scope["path"] in PROBES or self._is_allowed(scope)
         if scope["type"] == "websocket":
             if is_allowed:
