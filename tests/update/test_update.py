@@ -612,9 +612,14 @@ def test_example_can_be_deleted_as_the_readme_says(
     shutil.rmtree(versions)
     assert "passed" in service.make("test")
     (package / "models.py").write_text(MODELS)
-    service.make("revision", MESSAGE="the things")
+    refused = service.command("make", "revision", "MESSAGE= ")
+    assert 'Say what changes: make revision MESSAGE="..."' in refused.stderr
+    message = "the 'things' of `$HOME`: 100 \"%\"\nand more\\"
+    done = service.command("make", "revision", f"MESSAGE={message}")
+    assert done.returncode == 0, done.stderr
 
-    assert len(list(versions.glob("*_the_things.py"))) == 1
+    (revision,) = versions.glob("*_the_things_of_home_100_and_more.py")
+    assert f"{message}\\\n" in revision.read_text()
     assert "passed" in service.make("test")
     service.make("format")
     service.make("lint")
