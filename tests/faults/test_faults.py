@@ -86,6 +86,10 @@ ROWS = {
     "killed a moment ago": Row(
         ["200", "200", UNAVAILABLE, "200"], "closed|terminating", MYSQL_LOST
     ),
+    # MySQL says why it has closed the connection, to the next statement.
+    "closed for being idle": Row(
+        ["200", "200", UNAVAILABLE, "200"], None, f"{MYSQL_LOST}|4031"
+    ),
     # Pinged before its use, and replaced.
     "killed while idle": Row(["200", "200"], "", ""),
     "killed every time": Row([UNAVAILABLE, 2], "closed|terminating", MYSQL_LOST),
@@ -127,7 +131,7 @@ CAUSES_OF_MYSQL = {
 }
 ANSWERS_OF_MYSQL = {"slow write": [UNAVAILABLE]}
 # libpq has no SQLSTATE when it cannot connect, and has it when a session was ended.
-PSYCOPG = {
+PSYCOPG: dict[str, list[Any]] = {
     "too many connections": ["200", UNAVAILABLE],
     "idle for too long": [TIMEOUT, TIMEOUT, False],
 }

@@ -78,6 +78,24 @@ async def use_a_connection_that_was_just_in_use(laboratory):
     return answers
 
 
+@row("closed for being idle", MYSQL)
+async def use_a_connection_that_the_server_has_closed(laboratory):
+    async def limit(session: Write) -> None:
+        await session.execute(text("SET wait_timeout = 1"))
+
+    answers = []
+    async with serving(limit, read, write, **ONE) as client:
+        client.repeat_late_reads()
+        for path in ("/read", "/write"):
+            await client.ask("/limit")
+            answer = await client.post("/identity")
+            await until(laboratory.is_gone, answer.json())
+            (entry,) = client.engine.pool._pool._queue._queue
+            entry.info["used_at"] = monotonic()  # however long that took
+            answers += [await client.ask(path), await client.ask(path)]
+    return answers
+
+
 @row("killed while idle", SERVERS)
 async def use_a_connection_that_was_idle(laboratory):
     async def one(path):
