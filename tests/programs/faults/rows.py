@@ -118,7 +118,9 @@ async def serving(*handlers, **changes):
     for handler in (*handlers, identity):
         app.add_api_route(f"/{handler.__name__}", handler, methods=["POST"])
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        # A connection that a client is about to use is not closed.
+        config = uvicorn.Config(app, log_config=None, timeout_keep_alive=60)
+        server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve([listener]))
         while not server.started and not running.done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
