@@ -276,7 +276,7 @@ PROTECTIONS = (
     Protection(
         "own error",
         "db/orm/writes.py",
-        "except DBAPIError as error:\n        logger",
+        "except (DBAPIError, IllegalStateChangeError) as error:\n        logger",
         "except KeyError as error:\n        logger",
     ),
     Protection(

@@ -171,8 +171,8 @@ PROTECTIONS = {
     ),
     "end of a session for writing": Protection(
         "db/orm/writes.py",
-        "    session.sync_session.__class__ = EndedSession\n",
-        "",
+        "session.sync_session.__class__ = EndedSession",
+        "pass",
         "test_session_ends.py",
     ),
     "end of a session for reading": Protection(

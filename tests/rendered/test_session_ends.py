@@ -132,8 +132,9 @@ async def test_session_of_a_request_cannot_be_used_after_it(
     assert await rows(database) == []
 
 
+@pytest.mark.parametrize("is_cold", [False, True])
 async def test_task_that_is_not_awaited_leaves_no_connection_open(
-    app: FastAPI, serve: Any, database: Database
+    app: FastAPI, serve: Any, database: Database, *, is_cold: bool
 ) -> None:
     """One that is in the middle of its work when the request ends."""
     tasks = []
@@ -145,14 +146,42 @@ async def test_task_that_is_not_awaited_leaves_no_connection_open(
     @app.post("/probe")
     async def write(session: Write) -> None:
         tasks.append(asyncio.create_task(work(session)))
-        await session.execute(select(ID))
+        # The task has a connection, or is about to get one.
+        await (asyncio.sleep(0) if is_cold else session.execute(select(ID)))
 
     async with serve(app) as client:
-        await client.post("/probe")
-        (outcome,) = await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(5):
+            await client.post("/probe")
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
 
-    assert isinstance(outcome, Exception)
+    assert all(isinstance(each, Exception) for each in outcomes)
     assert checked_out(database) == 0
-    await rows(database)
     async with database.write() as session:
         await session.execute(insert(PROBES).values(id=1000))
+
+
+@pytest.mark.parametrize("kind", ["write", "snapshot"])
+async def test_session_that_is_cancelled_again_and_again_leaves_no_connection(
+    database: Database, kind: str
+) -> None:
+    """As a task group does: also while a ROLLBACK runs."""
+    begun = asyncio.Event()
+
+    async def use() -> None:
+        async with getattr(database, kind)() as session:
+            await session.execute(select(ID))
+            begun.set()
+            await asyncio.Event().wait()
+
+    for _ in range(5):
+        begun.clear()
+        task = asyncio.create_task(use())
+        await begun.wait()
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+
+    assert checked_out(database) == 0
+    async with database.write() as session:
+        await session.execute(insert(PROBES).values(id=1))
+    assert await rows(database) == [1]
