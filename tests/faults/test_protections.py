@@ -378,6 +378,12 @@ PROTECTIONS = {
         "if pool:",
         "test_overload.py::test_rejected_before_body_and_dependencies",
     ),
+    "bounded number of held answers": Protection(
+        "web/overload.py",
+        "if self._held < MAX_HELD:",
+        "if True:",
+        "test_overload.py::test_answers_of_a_bounded_number_of_clients_are_held",
+    ),
     "no line for each rejected request": Protection(
         "web/overload.py",
         "exchange.route, exchange.has_line = route, False",

@@ -70,6 +70,7 @@ async def full(
     monkeypatch.setattr(api, "MIDDLEWARE", [cors])
     # The log of the second before does not count.
     monkeypatch.setattr(metrics, "REJECTED_LOG_SECONDS", 0.01)
+    monkeypatch.setattr(overload, "HOLD_SECONDS", (0, 0))
     small = settings.model_copy(
         update={"database_pool_size": 1, "database_max_overflow": 0}
     )
@@ -196,6 +197,27 @@ async def test_rejections_are_counted_in_one_line(
     assert {each.levelname for each in lines} == {"WARNING"}
     assert sum(each.rejected for each in lines) == 50  # type: ignore[attr-defined]
     assert len(lines) < 10
+
+
+async def test_answers_of_a_bounded_number_of_clients_are_held(
+    full: tuple[AsyncClient, FairPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, pool = full
+    monkeypatch.setattr(overload, "HOLD_SECONDS", (1000, 1000))
+    monkeypatch.setattr(overload, "MAX_HELD", 1)
+    monkeypatch.setattr(metrics, "REJECTED_LOG_SECONDS", 1000)
+    before = pool.rejected
+    held = asyncio.create_task(client.get("/read"))
+    async with asyncio.timeout(5):
+        while pool.rejected == before:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        answers = await client.get("/read"), await client.get("/read")
+
+    assert all(map(is_rejected, answers))
+    assert not held.done()
+    held.cancel()
+    await asyncio.gather(held, return_exceptions=True)
+    assert (await client.get("/livez")).status_code == 200
 
 
 def test_clients_do_not_come_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 is read, and before its dependencies run.
 """
 
+import asyncio
 import random
 from collections.abc import Sequence
 from functools import cache
@@ -17,6 +18,10 @@ from .routes import EXCHANGE, FOUND, RouteTable
 
 # Of Retry-After, whatever is predicted.
 MAX_RETRY_SECONDS = 30
+# A client that comes back at once, whatever Retry-After says, would take the CPU of the
+# requests that have a connection: its answer is held for so long, of so many clients.
+HOLD_SECONDS = (0.5, 1.0)
+MAX_HELD = 1000
 
 
 class Overload:
@@ -28,6 +33,7 @@ class Overload:
     def __init__(self, app: ASGIApp, routes: RouteTable) -> None:
         self.app = app
         self.routes = routes
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -37,8 +43,26 @@ class Overload:
                 if wait := _excess_wait(engines):
                     if exchange := scope.get(EXCHANGE):
                         exchange.route, exchange.has_line = route, False
-                    return await _reject(send, wait)
+                    return await self._reject(send, wait)
         await self.app(scope, receive, send)
+
+    async def _reject(self, send: Send, wait: float) -> None:
+        if self._held < MAX_HELD:
+            self._held += 1
+            try:
+                await asyncio.sleep(random.uniform(*HOLD_SECONDS))  # noqa: S311
+            finally:
+                self._held -= 1
+        status, headers, before, after = _busy("request-id")
+        body = b"%b%b%b" % (before, (request_id.get() or "").encode(), after)
+        headers = [
+            *headers,
+            (b"content-length", b"%d" % len(body)),
+            (b"retry-after", b"%d" % retry_after(wait)),
+        ]
+        start = {"type": "http.response.start", "status": status, "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
 
 
 def _excess_wait(engines: Sequence[AsyncEngine]) -> float:
@@ -56,19 +80,6 @@ def _excess_wait(engines: Sequence[AsyncEngine]) -> float:
 def retry_after(wait: float) -> int:
     """Seconds, from 1 to twice the wait: clients shall not come back all at once."""
     return int(min(random.uniform(1, 1 + 2 * wait), MAX_RETRY_SECONDS))  # noqa: S311
-
-
-async def _reject(send: Send, wait: float) -> None:
-    status, headers, before, after = _busy("request-id")
-    body = b"%b%b%b" % (before, (request_id.get() or "").encode(), after)
-    headers = [
-        *headers,
-        (b"content-length", b"%d" % len(body)),
-        (b"retry-after", b"%d" % retry_after(wait)),
-    ]
-    start = {"type": "http.response.start", "status": status, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
 
 
 @cache
