@@ -216,7 +216,7 @@ PROTECTIONS = (
     ),
     Protection(
         "killed a moment ago",
-        "db/routing.py",
+        "db/primary.py",
         "if lost and",
         "if False and",
     ),
@@ -269,7 +269,7 @@ PROTECTIONS = (
     ),
     Protection(
         "statement timer",
-        "db/routing.py",
+        "db/primary.py",
         "or seconds >= RETRY_WITHIN_SECONDS",
         "",
     ),

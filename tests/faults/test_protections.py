@@ -108,13 +108,13 @@ PROTECTIONS = {
         "test_pool.py::test_pool_that_is_disposed_in_use_keeps_its_permits_apart",
     ),
     "no connection between statements": Protection(
-        "db/orm/reads.py",
+        "db/orm/statements.py",
         "with Session(bind, autoflush=False) as session:",
         'for session in [bind.__dict__.setdefault("kept", Session(bind))]:',
         "test_pool.py::test_read_session_holds_no_connection_between_statements",
     ),
     "no connection between statements that are kept": Protection(
-        "db/orm/reads.py",
+        "db/orm/statements.py",
         "with bind.connect() as connection:",
         'for connection in [bind.__dict__.setdefault("kept", bind.connect())]:',
         "test_pool.py::test_read_session_holds_no_connection_between_statements",
@@ -158,13 +158,13 @@ PROTECTIONS = {
         drivers=("aiosqlite",),
     ),
     "columns by their attribute": Protection(
-        "db/orm/reads.py",
+        "db/orm/statements.py",
         'if "entity" in columns[0]:',
         "if False:",
         "test_reads.py::test_rows_are_the_same_however_a_statement_is_executed",
     ),
     "get() on a statement that is kept": Protection(
-        "db/orm/reads.py",
+        "db/orm/statements.py",
         "@lru_cache(maxsize=500)\n",
         "",
         "test_reads.py::test_get_builds_no_statement_twice",
@@ -188,7 +188,7 @@ PROTECTIONS = {
         "test_session_ends.py",
     ),
     "read sessions keep no object": Protection(
-        "db/orm/reads.py",
+        "db/orm/statements.py",
         "with Session(bind, autoflush=False) as session:",
         'for session in [bind.__dict__.setdefault("kept", Session(bind))]:',
         "test_sessions.py::test_change_of_an_object_that_was_read_reaches_no_database",

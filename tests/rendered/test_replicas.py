@@ -26,7 +26,7 @@ from shop.db.replicas.watermark import (
     encode_token,
     has_reached,
 )
-from shop.db.routing import PrimaryOnly
+from shop.db.primary import PrimaryOnly
 from shop.settings import Settings
 from shop.web.read_your_writes import COOKIE, HEADER
 from sqlalchemy import make_url, select, text

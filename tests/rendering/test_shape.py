@@ -19,7 +19,7 @@ LAYERS: tuple[set[str], ...] = (
     {"db/config"},
     {"db/engine"},
     {"db/base", "db/errors", "db/orm/guard"},
-    {"db/routing"},
+    {"db/primary", "db/routing"},
     {"db/orm"},
     {"db/database"},
     {"db/bulk", "db/doctor", "db/open"},

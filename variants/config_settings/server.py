@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from getpass import getuser
-from operator import le, lt
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -19,31 +18,15 @@ from pydantic import (
 )
 
 from ..budget import EXPORTS_AT_ONCE, MAX_OVERFLOW, POOL_SIZE
-from .backend import DEADLOCK_TIMEOUT_SECONDS, DEFAULT_PORT
+from .backend import DEFAULT_PORT
 from .credentials import Credentials
-from .limits import PING_SECONDS, RESET_SECONDS, Limits
+from .limits import Limits
 from .server import Server, is_local, is_socket
+from .timeouts import check_order
 from .url import EXAMPLE, is_host, parse_url
 
 # 0 would mean: for ever.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
-Terms = tuple[str | float, ...]
-
-ACQUIRE = "database_acquire_timeout_seconds"
-CONNECT = "database_connect_timeout_seconds"
-LOCK = "database_lock_timeout_seconds"
-STATEMENT = "database_statement_timeout_seconds"
-CLIENT = "database_client_timeout_seconds"
-# The sum on the left must fit in the sum on the right, or the wrong limit ends a wait.
-TIMEOUT_ORDER: tuple[tuple[Terms, Callable[[float, float], bool], Terms], ...] = (
-    ((DEADLOCK_TIMEOUT_SECONDS,), lt, (LOCK,)),
-    # The limits of the server first: they leave the connection usable.
-    ((LOCK,), lt, (STATEMENT,)),
-    ((STATEMENT,), lt, (CLIENT,)),
-    ((PING_SECONDS, CONNECT), le, (ACQUIRE,)),
-    # A statement in all, with a database in trouble.
-    ((ACQUIRE, CLIENT, RESET_SECONDS), le, (10,)),
-)
 
 
 class ConnectionSettings(Credentials):
@@ -71,7 +54,7 @@ class ConnectionSettings(Credentials):
     database_acquire_timeout_seconds: Seconds = 3
     database_connect_timeout_seconds: Seconds = 2
     # The first two are limits of the server. After the last one the watchdog closes
-    # the connection. TIMEOUT_ORDER says how they relate.
+    # the connection. timeouts.py says how they relate.
     database_lock_timeout_seconds: Seconds = 2
     database_statement_timeout_seconds: Seconds = 5
     database_client_timeout_seconds: Seconds = 6
@@ -175,17 +158,8 @@ class ConnectionSettings(Credentials):
 
     @model_validator(mode="after")
     def _check_timeouts(self) -> Self:
-        for inner, fits, outer in TIMEOUT_ORDER:
-            less, more = self._sum(inner), self._sum(outer)
-            if not fits(less, more):
-                raise ValueError(
-                    f"{_format(inner, less)} does not fit in {_format(outer, more)}:"
-                    " lower the first or raise the second."
-                )
+        check_order(vars(self))
         return self
-
-    def _sum(self, terms: Terms) -> float:
-        return sum(getattr(self, t) if isinstance(t, str) else t for t in terms)
 
     @model_validator(mode="before")
     @classmethod
@@ -215,8 +189,3 @@ class ConnectionSettings(Credentials):
 
 def _default_sslmode(host: str) -> str:
     return "disable" if is_local(host) else "verify-full"
-
-
-def _format(terms: Terms, total: float) -> str:
-    names = [t.upper() if isinstance(t, str) else f"{t} s" for t in terms]
-    return " + ".join(names) + (f" = {total:g} s" if names != [f"{total:g} s"] else "")

@@ -11,8 +11,6 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .watchdog import LostBeforeCommit
-
 # The session of the server, its time, whether it is the primary; the lowest limit of
 # connections, with the name of that limit.
 SESSION_ID_QUERY = "SELECT CONNECTION_ID()"
@@ -159,7 +157,7 @@ def classify_code(error: DBAPIError) -> str | None:
 def is_rolled_back(error: DBAPIError) -> bool:
     """Whether COMMIT had no effect, although its connection is lost."""
     was_sent = error.orig is None or error.orig.args[:1] != (NOT_SENT,)
-    return isinstance(error, LostBeforeCommit) or not was_sent
+    return getattr(error, "is_before_commit", False) or not was_sent
 
 
 def is_read_only(error: BaseException) -> bool:

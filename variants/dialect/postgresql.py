@@ -9,8 +9,6 @@ from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .watchdog import LostBeforeCommit
-
 # The session of the server, its time, whether it is the primary; the lowest limit of
 # connections for this role, which is no superuser, with the name of that limit.
 SESSION_ID_QUERY = "SELECT pg_backend_pid()"
@@ -83,7 +81,10 @@ def classify_code(error: DBAPIError) -> str | None:
 
 def is_rolled_back(error: DBAPIError) -> bool:
     """Whether COMMIT had no effect, although its connection is lost."""
-    return isinstance(error, LostBeforeCommit) or _sqlstate(error.orig) in SESSION_ENDED
+    return (
+        getattr(error, "is_before_commit", False)
+        or _sqlstate(error.orig) in SESSION_ENDED
+    )
 
 
 def is_read_only(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from entries import MYSQL, SETTINGS, cures, provokes, read
 from shop.db import Database, open_database
 from shop.db.engine.create import create_engine
-from shop.db.routing import PrimaryOnly
+from shop.db.primary import PrimaryOnly
 from sqlalchemy import func, select
 
 OTHER = "attached to a different loop"

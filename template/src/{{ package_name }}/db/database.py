@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from .config.settings import ConnectionSettings
 from .engine.dialect import is_rolled_back, local_settings, with_transactions
 from .errors import CommitOutcomeUnknown
+from .orm.guard import guard
 from .orm.reads import ReadOnlySession, ReadSession, SnapshotSession
 from .orm.writes import (
     WriteOrmSession,
@@ -43,6 +44,7 @@ class Database:
         self.router = router
         self.writes = with_transactions(engine)
         track_failures(self.writes)
+        guard(engine)
         self.exports = asyncio.Semaphore(settings.exports_at_once)
         # Whether a connection was ever opened.
         self.was_reached = False

@@ -16,7 +16,7 @@ Seconds = Annotated[float, Field(ge=1, le=86_400)]
 Number = Annotated[int, Field(ge=1, le=1000)]
 
 # After its time limit a task has as long as the database may take to roll back (the
-# last line of TIMEOUT_ORDER in db/config/settings.py); then its process is killed.
+# last line of TIMEOUT_ORDER in db/config/timeouts.py); then its process is killed.
 ROLLBACK_SECONDS = 10
 # The longest pause before another try.
 MAX_PAUSE_SECONDS = 60

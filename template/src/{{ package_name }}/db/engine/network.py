@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 Fileno = Callable[[Any], int]
 
 # Linux sees the end behind bytes that are still to be read. Everywhere: a reset.
@@ -18,6 +20,12 @@ KEEPALIVE = {
     "TCP_KEEPCNT": 3,
     "TCP_USER_TIMEOUT": 10_000,  # milliseconds
 }
+
+
+class LostBeforeCommit(DBAPIError):
+    """The connection was closed before COMMIT was sent: nothing was changed."""
+
+    is_before_commit = True
 
 
 def shut_down(fileno: Fileno, connection: Any) -> None:

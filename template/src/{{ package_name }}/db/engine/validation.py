@@ -16,9 +16,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..config.limits import IDLE_SECONDS, LIFETIME_SECONDS, PING_SECONDS
 from .dialect import is_read_only
-from .network import Fileno, keep_alive
+from .network import Fileno, LostBeforeCommit, keep_alive
 from .timing import remaining
-from .watchdog import LostBeforeCommit
 
 # Connections opened together must not expire together.
 JITTER = 0.2

@@ -13,7 +13,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine.default import DefaultDialect
 
 from ..config.limits import RESET_SECONDS
-from .network import Fileno, is_closed, peer_address, shut_down
+from .network import Fileno, LostBeforeCommit, is_closed, peer_address, shut_down
 from .timing import Ticker
 
 T = TypeVar("T")
@@ -21,10 +21,6 @@ T = TypeVar("T")
 CHECK_SECONDS = 0.1
 
 logger = logging.getLogger(__name__)
-
-
-class LostBeforeCommit(exc.DBAPIError):
-    """The connection was closed before COMMIT was sent: nothing was changed."""
 
 
 class Watchdog:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ..errors import safe_message
-from .reads import ENDED
+from . import ENDED
 
 WriteSession = AsyncSession
 

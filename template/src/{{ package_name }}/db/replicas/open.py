@@ -11,7 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ..config.limits import Limits
 from ..config.server import Server
 from ..engine.create import create_engine, disposing
-from ..routing import PrimaryOnly, Router
+from ..orm.guard import guard
+from ..primary import PrimaryOnly
+from ..routing import Router
 from .failover import fetch_one
 from .reader_setup import READER_SETUP
 from .replica import Replica
@@ -45,6 +47,7 @@ def _engines(server: Server, limits: Limits) -> tuple[AsyncEngine, AsyncEngine]:
     """For reads, and for probes: one connection, which no read can keep busy."""
     one = replace(limits, pool_size=1, max_overflow=0)
     engine = create_engine(server, limits, pool=server.name)
+    guard(engine)
     probes = create_engine(server, one, pool=server.name, metrics=False)
     for each in (engine, probes):
         event.listen(each.sync_engine, "connect", _set_read_only)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from contextvars import Context
 from time import monotonic
 from typing import Any
@@ -11,11 +12,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ..engine.dialect import rejects_write
+from ..engine.dialect import rejects_write, with_snapshots
 from ..engine.timing import checkout_deadline, remaining
 from ..engine.validation import retire
 from ..errors import FaultKind, classify, safe_message
-from ..routing import Target
 from .lag import LagEstimator
 from .position import HEALTH_QUERY, REPORTS_LAG, WAIT_SECONDS, replay_position
 from .watermark import PRIMARY_ONLY, Position, has_reached
@@ -33,7 +33,7 @@ MAX_POLL_PAUSE_SECONDS = 0.005
 logger = logging.getLogger(__name__)
 
 
-class Replica(Target):
+class Replica:
     """Probed on a connection of its own, which no read can keep busy.
 
     Reads use it while `monotonic() < ready_until`, on `engine`.
@@ -42,8 +42,9 @@ class Replica(Target):
     def __init__(
         self, name: str, engine: AsyncEngine, probes: AsyncEngine, max_lag: float
     ) -> None:
-        super().__init__(engine)
         self.name = name
+        self.engine = engine
+        self.snapshots = with_snapshots(engine)
         self.ready_until = 0.0
         self.position: Position = {}  # replayed
         self.lag_seconds = 0.0
@@ -172,3 +173,17 @@ class Replica(Target):
         self.unhealthy_reason = reason
         self.ready_until = 0.0
         self._banned_until = now + BAN_SECONDS
+
+
+async def first_probe(replicas: Sequence[Replica]) -> None:
+    """Probe all until the first is ready, for a quarter of a second at most."""
+    probes = {probe for replica in replicas if (probe := replica.probe())}
+    until = monotonic() + SUSPECT_AFTER_SECONDS
+    while probes and not any(monotonic() < each.ready_until for each in replicas):
+        done, probes = await asyncio.wait(
+            probes,
+            timeout=max(until - monotonic(), 0),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not done:
+            return

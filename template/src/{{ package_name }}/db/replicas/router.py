@@ -15,16 +15,18 @@ from ..engine.dialect import PRIMARY_QUERY
 from ..engine.timing import Ticker
 from ..engine.validation import retire
 from ..errors import safe_message
-from ..routing import PrimaryOnly, Target
+from ..primary import PrimaryOnly
+from ..routing import Target
 from .metrics import export
 from .position import commit_position
-from .replica import PROBE_TIMEOUT_SECONDS, SUSPECT_AFTER_SECONDS, Replica
+from .replica import PROBE_TIMEOUT_SECONDS, Replica, first_probe
 from .watermark import (
     PRIMARY_ONLY,
     Position,
     ReadWatermark,
     current_watermark,
     has_reached,
+    required_position,
 )
 
 PROBE_INTERVAL_SECONDS = 0.25
@@ -53,8 +55,7 @@ class ReplicaRouter:
         """One server for all statements of a session, unless it was banned or misses
         what the client has written since.
         """
-        watermark = current_watermark.get()
-        goal = watermark.position if watermark else {}
+        goal = required_position()
         if isinstance(current, Replica):
             if current.unhealthy_reason:
                 return self._move(current, "banned")
@@ -72,8 +73,7 @@ class ReplicaRouter:
         """The ready replicas that have the writes of the client; without one, each
         that was healthy when it was last probed, and the primary.
         """
-        watermark = current_watermark.get()
-        goal = watermark.position if watermark else {}
+        goal = required_position()
         ready = [each for each in self._ready() if has_reached(each.position, goal)]
         if ready:
             return [each.engine for each in ready]
@@ -124,7 +124,7 @@ class ReplicaRouter:
     async def _wait_for(self, goal: Position) -> Target:
         """Wait for a probe if none is recent, then for the least lagging replica."""
         if not self._ready():
-            await self._first_probe()
+            await first_probe(self.replicas)
             if replica := self._next(goal):
                 return replica
         if ready := self._ready():
@@ -138,18 +138,6 @@ class ReplicaRouter:
         self.reads["primary"] += 1
         self.fallbacks["behind" if ready else "none ready"] += 1
         return self.primary
-
-    async def _first_probe(self) -> None:
-        probes = {probe for replica in self.replicas if (probe := replica.probe())}
-        until = monotonic() + SUSPECT_AFTER_SECONDS
-        while probes and not self._ready():
-            done, probes = await asyncio.wait(
-                probes,
-                timeout=max(until - monotonic(), 0),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if not done:
-                return
 
     def _move(self, replica: Replica, reason: str) -> Target:
         # A session counts as one read.
@@ -170,9 +158,8 @@ class ReplicaRouter:
         if not self._sample and since > PRIMARY_SAMPLE_INTERVAL_SECONDS:
             # Even if it fails: a name may lead to a standby for a minute.
             self._sampled_at = monotonic()
-            self._sample = asyncio.create_task(
-                self._sample_primary(), context=Context()
-            )
+            sample = self._sample_primary()
+            self._sample = asyncio.create_task(sample, context=Context())
         export(self.reads, self.fallbacks, self.waits, self.replicas)
         pools: list[Any] = [each.engine.sync_engine.pool for each in self.replicas]
         used, self._used = self._used, False

@@ -35,6 +35,12 @@ current_watermark: ContextVar[ReadWatermark | None] = ContextVar(
 )
 
 
+def required_position() -> Position:
+    """What a read of this request or task must see."""
+    watermark = current_watermark.get()
+    return watermark.position if watermark else {}
+
+
 def has_reached(position: Position, goal: Position) -> bool:
     return all(position.get(domain, 0) >= number for domain, number in goal.items())
 
@@ -62,8 +68,7 @@ def decode_token(token: str) -> Position:
 
 def inject_token() -> str:
     """What a task must see, so that it reads the writes of its request."""
-    watermark = current_watermark.get()
-    return encode_token(watermark.position) if watermark else ""
+    return encode_token(required_position())
 
 
 def extract_token(token: str | None) -> None:
