@@ -12,7 +12,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, HTTPException
 from httpx2 import AsyncClient
 from shop import main
-from shop.web.log_target import LEVEL, STREAM
+from shop.web import LOG_LEVEL, LOG_STREAM
 from shop.web.logs import JsonHandler, configure_logging
 
 Lines = Callable[..., list[dict[str, Any]]]
@@ -22,7 +22,7 @@ Lines = Callable[..., list[dict[str, Any]]]
 def lines(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     """The lines of a logger; the application has configured the log before."""
     output = StringIO()
-    monkeypatch.setattr(f"sys.{STREAM}", output)
+    monkeypatch.setattr(f"sys.{LOG_STREAM}", output)
     monkeypatch.setattr(logging.root, "handlers", [])
 
     def lines(name: str = "shop.web.middleware") -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ async def test_request_is_a_line_with_fields(
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", paid.pop("time"))
     assert paid.pop("duration_ms") >= 0
     assert paid == {
-        LEVEL: "INFO",
+        LOG_LEVEL: "INFO",
         "logger": "shop.web.middleware",
         "message": 'GET /v1/things/a"b 402',
         "request_id": "abc",
@@ -85,8 +85,8 @@ async def test_probes_have_a_line_if_they_fail(
         await other.get("/readyz")
 
     debug, failed = lines()
-    assert (debug[LEVEL], debug["message"]) == ("DEBUG", "GET /livez 200")
-    assert (failed[LEVEL], failed["message"]) == ("INFO", "GET /readyz 503")
+    assert (debug[LOG_LEVEL], debug["message"]) == ("DEBUG", "GET /livez 200")
+    assert (failed[LOG_LEVEL], failed["message"]) == ("INFO", "GET /readyz 503")
 
 
 async def test_every_handler_gets_the_lines_of_requests(
@@ -112,7 +112,7 @@ async def test_every_handler_gets_the_lines_of_requests(
     assert [record.getMessage() for record in records] == ["GET /together 404"]
     assert vars(records[0])["route"] == "unmatched"
     assert alone.keys() == together.keys()
-    assert alone[LEVEL] == together[LEVEL] == "INFO"
+    assert alone[LOG_LEVEL] == together[LOG_LEVEL] == "INFO"
     assert alone["message"] == "GET /alone 404"
 
 

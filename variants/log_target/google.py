@@ -1,7 +1,4 @@
-"""Where the log goes, and its name of the level: as Google Cloud Logging reads them.
-
-A line of stderr would be an error.
-"""
-
-STREAM = "stdout"
-LEVEL = "severity"
+# Where the log goes, and its name of the level, as Google Cloud Logging reads them: a
+# line of stderr would be an error.
+LOG_STREAM = "stdout"
+LOG_LEVEL = "severity"

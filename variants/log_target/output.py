@@ -1,4 +1,3 @@
-"""Where the log goes, and its name of the level."""
-
-STREAM = "stderr"
-LEVEL = "level"
+# Where the log goes, and its name of the level.
+LOG_STREAM = "stderr"
+LOG_LEVEL = "level"

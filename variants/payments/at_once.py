@@ -20,7 +20,7 @@ PAY = (
 )
 
 
-@router.post("/{order_id}/pay", status_code=204)
+@router.post("/{order_id:uuid}/pay", status_code=204)
 async def pay_order(order_id: UUID, session: Write) -> None:
     connection = await session.connection()
     paid = await connection.execute(PAY, {"order_id": order_id})

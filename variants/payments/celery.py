@@ -30,7 +30,7 @@ WAITING = select(Order.id).where(Order.status == PAYING).order_by(Order.created_
 SWEPT = WAITING.limit(MAX_ORDERS)
 
 
-@router.post("/{order_id}/pay", status_code=202)
+@router.post("/{order_id:uuid}/pay", status_code=202)
 async def pay_order(
     order_id: UUID, session: Write, afterwards: BackgroundTasks
 ) -> dict[str, str]:

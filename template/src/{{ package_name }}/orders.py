@@ -6,9 +6,8 @@ better choice where relations are followed, as in `list_lines`, or where rules d
 what changes: `order = await session.get(Order, order_id)`, then set its attributes.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import compress
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from sqlalchemy import bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.orm import joinedload
 
@@ -30,14 +29,21 @@ TEXT = r"^[^\x00]*$"
 Customer = Annotated[str, Field(min_length=1, max_length=200, pattern=TEXT)]
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=TEXT)]
 Limit = Annotated[int, Query(ge=1, le=200)]
+# Microseconds since 1970 and the id, of the last order of a page.
+Cursor = Annotated[str, Query(pattern="^[0-9]{16}[0-9a-f]{32}$")]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# In JSON 2.0 is an integer; "2" and true, which Pydantic would take, are none.
+WHOLE = BeforeValidator(
+    lambda it: int(it) if isinstance(it, float) and it.is_integer() else it
+)
 NO_ORDER = "There is no such order."
 
 
 @dataclass
 class Line:
     sku: Sku
-    quantity: Annotated[int, Field(ge=1, le=1_000_000)]
-    price_cents: Annotated[int, Field(ge=0, le=10**12)]
+    quantity: Annotated[int, Field(strict=True, ge=1, le=1_000_000), WHOLE]
+    price_cents: Annotated[int, Field(strict=True, ge=0, le=10**12), WHOLE]
 
 
 class NewOrder(BaseModel):
@@ -70,6 +76,10 @@ class OrderDetail(OrderSummary):
 class OrderPage:
     items: list[OrderSummary]
     next_cursor: str | None
+
+
+class Csv(StreamingResponse):
+    media_type = "text/csv"
 
 
 class Buyer(BaseModel, from_attributes=True):
@@ -130,7 +140,7 @@ async def list_orders(
     session: Read,
     status: OrderStatus | None = None,
     customer: Customer | None = None,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    cursor: Cursor | None = None,
     limit: Limit = 50,
 ) -> OrderPage:
     """Newest first; pages by key, so that page 1,000 costs no more than the first."""
@@ -143,12 +153,12 @@ async def list_orders(
     return OrderPage(orders, _encode(orders[-1]) if len(rows) > limit else None)
 
 
-@router.get("/export", response_class=StreamingResponse)
-async def export_orders(export: Export) -> StreamingResponse:
+@router.get("/export", response_class=Csv)
+async def export_orders(export: Export) -> Csv:
     """All orders as CSV, oldest first, however many there are."""
     orders = await export.stream(EXPORT)
     headers = {"Content-Disposition": 'attachment; filename="orders.csv"'}
-    return StreamingResponse(csv_lines(orders), headers=headers, media_type="text/csv")
+    return Csv(csv_lines(orders), headers=headers)
 
 
 @router.post("/import", status_code=201, max_body_size=10_000_000)
@@ -169,7 +179,7 @@ async def list_lines(session: Read, sku: Sku, limit: Limit = 50) -> Any:
     return (await session.scalars(SELECT_SOLD, {"sku": sku, "limit": limit})).all()
 
 
-@router.get("/{order_id}")
+@router.get("/{order_id:uuid}")
 async def get_order(order_id: UUID, session: Read) -> OrderDetail:
     order = (await session.execute(SELECT_ORDER, {"order_id": order_id})).one_or_none()
     if order is None:
@@ -178,7 +188,7 @@ async def get_order(order_id: UUID, session: Read) -> OrderDetail:
     return OrderDetail(*order, [Line(*line) for line in lines])
 
 
-@router.patch("/{order_id}")
+@router.patch("/{order_id:uuid}")
 async def update_order(order_id: UUID, new: OrderPatch, session: Write) -> OrderDetail:
     """`updated_at` changes as well: the column has an `onupdate`."""
     connection = await session.connection()
@@ -186,7 +196,7 @@ async def update_order(order_id: UUID, new: OrderPatch, session: Write) -> Order
     return await get_order(order_id, session)
 
 
-@router.delete("/{order_id}", status_code=204)
+@router.delete("/{order_id:uuid}", status_code=204)
 async def delete_order(order_id: UUID, session: Write) -> None:
     """The database deletes its lines, by the ON DELETE of their foreign key."""
     connection = await session.connection()
@@ -208,13 +218,10 @@ def _rows(order_id: UUID, lines: list[Line]) -> list[dict[str, Any]]:
 
 
 def _encode(last: OrderSummary) -> str:
-    return urlsafe_b64encode(f"{last.created_at}|{last.id}".encode()).decode()
+    microseconds = (last.created_at - EPOCH) // timedelta(microseconds=1)
+    return f"{microseconds:016}{last.id.hex}"
 
 
 def _decode(cursor: str) -> dict[str, Any]:
-    try:
-        at, order_id = urlsafe_b64decode(cursor).decode().split("|")
-        created_at = datetime.fromisoformat(at).astimezone(UTC)
-        return {"created_at": created_at, "id": UUID(order_id)}
-    except (ValueError, OverflowError):
-        raise HTTPException(422, "The cursor is not one of this service.") from None
+    created_at = EPOCH + timedelta(microseconds=int(cursor[:16]))
+    return {"created_at": created_at, "id": UUID(cursor[16:])}

@@ -24,6 +24,7 @@ from ..db.errors import (
     safe_message,
 )
 from .middleware import request_id
+from .routes import path_of
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +77,11 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 def _methods(request: Request) -> set[str]:
     """Of all routes with the path of the request."""
+    path = path_of(request.scope)
     return {
         method
         for route in iter_route_contexts(request.app.routes)
-        if (pattern := getattr(route, "path_regex", None))
-        and pattern.match(request.scope["path"])
+        if (pattern := getattr(route, "path_regex", None)) and pattern.match(path)
         for method in route.methods or ()
     }
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
-from .log_target import LEVEL, STREAM
+from . import LOG_LEVEL, LOG_STREAM
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -66,7 +66,7 @@ def log_request(
 def _line(created: float, level: str, logger: str, message: str) -> dict[str, Any]:
     line = {
         "time": f"{_second(int(created))}.{int(created % 1 * 1000):03d}Z",
-        LEVEL: level,
+        LOG_LEVEL: level,
         "logger": logger,
         "message": message,
     }
@@ -84,7 +84,7 @@ def _second(second: int) -> str:
 
 def logging_config(level: str) -> dict[str, Any]:
     """For `logging.config`: plain text on a terminal, else JSON."""
-    is_terminal = getattr(sys, STREAM).isatty()
+    is_terminal = getattr(sys, LOG_STREAM).isatty()
     text = "%(asctime)s %(levelname)-7s %(name)s  %(message)s"
     return {
         "version": 1,
@@ -94,7 +94,7 @@ def logging_config(level: str) -> dict[str, Any]:
             "output": {
                 "()": logging.StreamHandler if is_terminal else JsonHandler,
                 "formatter": "text" if is_terminal else "json",
-                "stream": f"ext://sys.{STREAM}",
+                "stream": f"ext://sys.{LOG_STREAM}",
             }
         },
         "root": {"handlers": ["output"], "level": level},

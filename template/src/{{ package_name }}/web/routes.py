@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.params import Form
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
-from starlette._utils import get_route_path
 from starlette.routing import Match, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -99,7 +98,7 @@ class RouteTable:
                 others.append(route)
 
     def find(self, scope: Scope) -> Found:
-        method, path = scope["method"], get_route_path(scope)
+        method, path = scope["method"], path_of(scope)
         if found := self._fixed.get((method, path)):
             return found
         for route in self._others.get(method, ()):
@@ -141,6 +140,12 @@ class RouteTable:
         if route.effective is not route.original:
             context = {"effective_route_context": route.effective}
             scope["fastapi"] = scope.get("fastapi", {}) | context
+
+
+def path_of(scope: Scope) -> str:
+    """The path below `root_path`, where a server or a mount has the application."""
+    below: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return below if below[:1] in ("", "/") else scope["path"]
 
 
 def _calls(dependant: Dependant) -> frozenset[Any]:
