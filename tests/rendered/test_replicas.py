@@ -14,6 +14,7 @@ from pydantic import SecretStr, ValidationError
 from shop import main
 from shop.db import Database, Read, Write, open_database
 from shop.db.config.backend import DIALECT, SCHEMES
+from shop.db.primary import PrimaryOnly
 from shop.db.replicas import replica, router
 from shop.db.replicas.position import REPORTS_LAG, replay_position
 from shop.db.replicas.router import ReplicaRouter
@@ -26,7 +27,6 @@ from shop.db.replicas.watermark import (
     encode_token,
     has_reached,
 )
-from shop.db.primary import PrimaryOnly
 from shop.settings import Settings
 from shop.web.read_your_writes import COOKIE, HEADER
 from sqlalchemy import make_url, select, text

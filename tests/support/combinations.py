@@ -40,8 +40,8 @@ def all_answers(template: Path) -> list[Answers]:
     """Branch at each choice and each yes or no, in the order of copier.yml.
 
     The questionnaire itself has the branches: a choice that is greyed out, or an answer
-    that is refused, is none. Numbers and texts keep their default, as do the questions of
-    UNBRANCHED.
+    that is refused, is none. Numbers and texts keep their default, as do the questions
+    of UNBRANCHED.
     """
     with (
         compiled_once(),
