@@ -14,6 +14,7 @@ from shop.settings import Settings
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.util import await_only as await_
 
 
 async def test_exports_leave_most_of_the_pool_to_others(settings: Settings) -> None:
@@ -60,3 +61,29 @@ async def test_bulk_insert_in_which_a_statement_has_failed_inserts_no_row(
         await swallow()
 
     assert (await client.get("/orders")).json()["items"] == []
+
+
+async def test_commit_of_a_bulk_insert_that_is_interrupted_is_counted(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task whose time is up then says that its outcome is unknown."""
+    order = {"id": uuid4(), "customer": "ada"}
+    async with open_database(settings) as database:
+        commits, is_cancelled = asyncio.Event(), asyncio.Event()
+
+        def commit_late(_: object) -> None:
+            commits.set()
+            await_(is_cancelled.wait())
+
+        async def insert_order() -> None:
+            async with bulk_insert(database) as connection:
+                await connection.execute(insert(Order), [order])
+
+        monkeypatch.setattr(database.engine.dialect, "do_commit", commit_late)
+        task = asyncio.create_task(insert_order())
+        await commits.wait()
+        task.cancel()
+        await asyncio.wait({task})
+
+        assert task.cancelled()
+        assert database.interrupted_commits == 1

@@ -17,6 +17,7 @@ from shop.db.engine.create import create_engine
 from shop.settings import Settings
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util import await_only as await_
 
 needs_sqlite = pytest.mark.skipif(DRIVER != "aiosqlite", reason="a file")
 needs_mysql = pytest.mark.skipif(DIALECT != "mysql", reason="statements of a start")
@@ -100,6 +101,32 @@ async def test_connection_that_is_not_taken_is_closed(
         await engine.connect()
 
     await until(lambda: open_files() == before)
+    await engine.dispose()
+
+
+async def test_hosts_take_turns_when_connects_fail_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that fail at one host are one reason to try the other one first."""
+    hosts = pytest.importorskip("shop.db.replicas.hosts")
+    if hasattr(hosts, "fetch_one"):
+        pytest.skip("libpq takes all hosts at once")
+    other = replace(settings.server, host="localhost")
+    several = replace(settings.server, others=(other,))
+    engine = create_engine(several, settings.limits, settings.hooks)
+    tried, two = [], asyncio.Barrier(2)
+
+    def fail(*_: Any, **where: Any) -> None:
+        tried.append(where["host"].split(",")[0])
+        if len(tried) <= 2:
+            await_(two.wait())
+        raise engine.dialect.loaded_dbapi.OperationalError
+
+    monkeypatch.setattr(engine.dialect, "connect", fail)
+    await asyncio.gather(engine.connect(), engine.connect(), return_exceptions=True)
+    await asyncio.gather(engine.connect(), return_exceptions=True)
+
+    assert tried == [several.host, several.host, "localhost"]
     await engine.dispose()
 
 

@@ -18,10 +18,12 @@ from shop.db.engine import gate as gates
 from shop.db.engine.create import ENGINES, create_engine
 from shop.db.engine.gate import Gate
 from shop.db.engine.pool import FairPool
+from shop.db.engine.timing import checkout_deadline, remaining
 from shop.settings import Settings
 from sqlalchemy import event, select
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only as await_
 
 POOL_SIZE = 5
 caller: ContextVar[int] = ContextVar("caller", default=-1)
@@ -298,3 +300,48 @@ async def test_queue_that_is_too_long_rejects_at_once(
         gate.release()
     await asyncio.gather(*callers, patient)
     assert gate.free == 0
+
+
+async def test_permit_is_free_after_an_overflow_connection_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the next caller would wait in the queue of SQLAlchemy's own pool."""
+    limits = {"database_pool_size": 1, "database_max_overflow": 1}
+    changed = settings.model_copy(update=limits)
+    engine = create_engine(changed.server, changed.limits)
+    connections = [await engine.connect(), await engine.connect()]
+    close, may_close = engine.dialect.do_close, asyncio.Event()
+
+    def close_late(connection: Any) -> None:
+        await_(may_close.wait())
+        close(connection)
+
+    monkeypatch.setattr(engine.dialect, "do_close", close_late)
+    callers = [asyncio.create_task(engine.connect().start()) for _ in range(2)]
+    await turns(2)
+    closing = [asyncio.create_task(each.close()) for each in connections]
+    done, _ = await asyncio.wait(callers, return_when=asyncio.FIRST_COMPLETED)
+    await turns(10)
+    assert (len(done), gate_of(engine).waiting) == (1, 1)
+    may_close.set()
+    await asyncio.gather(*closing)
+
+    for caller in callers:
+        await (await caller).close()
+    assert gate_of(engine).free == 2
+    await engine.dispose()
+
+
+async def test_checkout_keeps_the_deadline_of_its_caller(settings: Settings) -> None:
+    """A probe has less time than the queue, the ping and the connect of a request."""
+    engine = engine_of(settings)
+    left: list[float] = []
+    event.listen(
+        engine.sync_engine, "do_connect", lambda *_: left.append(remaining(60))
+    )
+    token = checkout_deadline.set(time.monotonic() + 0.5)
+    await (await engine.connect()).close()
+    checkout_deadline.reset(token)
+
+    assert left[0] <= 0.5
+    await engine.dispose()

@@ -1,13 +1,16 @@
 """A connection in an unknown state is not used again."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from shop.db.engine.create import create_engine
+from shop.db.engine.driver import Dialect
 from shop.settings import Settings
 from sqlalchemy import select
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.util import await_only as await_
 
 
 async def test_connection_that_broke_its_driver_is_not_used_again(
@@ -51,4 +54,38 @@ async def test_error_of_the_event_loop_is_a_lost_connection(
             await connection.execute(select(1))
 
     assert caught.value.connection_invalidated
+    await engine.dispose()
+
+
+async def test_queries_of_each_connect_are_bounded(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy sends some on each connection, and not on the first one alone."""
+    bounded: list[bool] = []
+
+    def note(connection: Any) -> None:
+        bounded.append(connection in engine.dialect.watchdog._armed)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Dialect, "on_connect", lambda _: note)
+    engine = create_engine(settings.server, settings.limits)
+    async with engine.connect(), engine.connect():
+        pass
+
+    assert bounded == [True, True]
+    await engine.dispose()
+
+
+async def test_connection_that_is_not_trusted_is_closed_without_waiting(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancellation within a wait would lose the place in the pool."""
+    engine = create_engine(settings.server, settings.limits)
+    never = asyncio.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.dialect, "do_terminate", lambda _: await_(never.wait()))
+        async with asyncio.timeout(10):
+            connection = await engine.connect()
+            (await connection.get_raw_connection()).info["reset_failed"] = True
+            await connection.close()
+
     await engine.dispose()

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Self, cast
 from weakref import ref
 
 from greenlet import getcurrent  # type: ignore[import-untyped]
-from sqlalchemy import event
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 from sqlalchemy.util import await_only
@@ -40,9 +39,6 @@ class FairPool(AsyncAdaptedQueuePool):
         self.rejected = 0
         self.leak_trace = False
         self.ticker: Ticker | None = None  # none: the pool has no metrics
-        # recreate() passes listeners on: twice is harmless, a permit is released once.
-        event.listen(self, "checkin", _release)
-        event.listen(self, "detach", _release)
 
     def connect(self) -> PoolProxiedConnection:
         began = monotonic()
@@ -63,6 +59,14 @@ class FairPool(AsyncAdaptedQueuePool):
         if self.ticker:
             self._record(connection, began, self.ticker)
         return connection
+
+    def _do_return_conn(self, record: Any) -> None:
+        # Not at "checkin", which comes before an overflow connection is closed.
+        try:
+            super()._do_return_conn(record)
+        finally:
+            if gate := record.record_info.pop("gate", None):
+                gate.release()
 
     def _record(
         self, connection: PoolProxiedConnection, began: float, ticker: Ticker
@@ -106,12 +110,6 @@ class FairPool(AsyncAdaptedQueuePool):
                 f"no connection within {self.timeout():g} s: {self.gate.permits} in"
                 f" use, {self.gate.waiting} waiting"
             ) from None
-
-
-def _release(_: object, entry: Any) -> None:
-    gate: Gate | None = entry.record_info.pop("gate", None)
-    if gate:
-        gate.release()
 
 
 def _caller() -> str:

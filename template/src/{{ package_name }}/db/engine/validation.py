@@ -69,8 +69,8 @@ class Validation:
         self._watchdog = watchdog
         self._ping = ping
         _POOLS[engine.sync_engine] = self
-        # Before the queries of SQLAlchemy's first connect, which have no time limit.
-        event.listen(engine.sync_engine, "first_connect", self._on_first, insert=True)
+        # Before the queries of SQLAlchemy at a connect, which have no time limit.
+        event.listen(engine.sync_engine, "connect", self._before_queries, insert=True)
         event.listen(engine.sync_engine, "connect", self._on_connect)
         event.listen(engine.sync_engine, "checkout", self._on_checkout)
         event.listen(engine.sync_engine, "checkin", self._on_checkin)
@@ -84,7 +84,7 @@ class Validation:
             text = "connection pool retired: %s"
             logger.warning(text, reason, extra={"reason": reason})
 
-    def _on_first(self, connection: Connection, _: ConnectionPoolEntry) -> None:
+    def _before_queries(self, connection: Connection, _: ConnectionPoolEntry) -> None:
         self._watchdog.arm(connection, remaining(self._watchdog.seconds))
 
     def _on_connect(self, connection: Connection, entry: ConnectionPoolEntry) -> None:
