@@ -149,7 +149,7 @@ PROTECTIONS = {
         "db/engine/pool.py",
         'record.record_info.pop("gate", None)',
         'record.record_info.get("gate")',
-        "test_pool.py::test_pool_that_is_disposed_in_use_keeps_its_permits_apart",
+        "test_pool.py::test_permit_is_released_once_when_a_connection_cannot_be_replaced",
     ),
     "no connection between statements": Protection(
         "db/orm/statements.py",

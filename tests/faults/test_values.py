@@ -86,4 +86,4 @@ def test_value_that_does_not_fit_is_422(
     assert CANARY not in json.dumps(report["bodies"])
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     (bug,) = (line for line in lines if line["level"] == "ERROR")
-    assert "nothing" in bug["exc_info"]
+    assert "nothing" in bug["exception"]

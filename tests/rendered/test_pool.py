@@ -21,6 +21,7 @@ from shop.db.engine.pool import FairPool
 from shop.db.engine.timing import checkout_deadline, remaining
 from shop.settings import Settings
 from sqlalchemy import event, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only as await_
@@ -344,4 +345,23 @@ async def test_checkout_keeps_the_deadline_of_its_caller(settings: Settings) -> 
     checkout_deadline.reset(token)
 
     assert left[0] <= 0.5
+    await engine.dispose()
+
+
+async def test_permit_is_released_once_when_a_connection_cannot_be_replaced(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(settings, 1)
+    async with engine.connect() as connection:
+        await connection.invalidate()  # its place in the pool is empty now
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise engine.dialect.loaded_dbapi.OperationalError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.dialect, "connect", fail)
+        with pytest.raises(DBAPIError):
+            await engine.connect()
+
+    assert gate_of(engine).free == 1
     await engine.dispose()
