@@ -41,7 +41,7 @@ def outcome_of(variable, *, connects):
     if variable == "DATABASE_DIRECT_URL":
         server = settings.direct()
     if variable == "DATABASE_REPLICA_URLS":
-        (server,) = settings.replicas
+        (server,) = settings.replicas.values()
     print(server, server.name, server.host, server.user, server.database)
     if connects:
         asyncio.run(connect(settings, server))

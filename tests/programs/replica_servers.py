@@ -63,7 +63,7 @@ class Lab:
         settings = Settings.load()
         self.dialect = DIALECT
         self.url = settings.server.url(self.dialect)
-        servers = [settings.server, *settings.replicas]
+        servers = [settings.server, *settings.replicas.values()]
         self.names = {server.port: "replica" for server in servers}
         self.names[settings.server.port] = "primary"
         self.number = len(servers) - 1

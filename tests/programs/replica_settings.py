@@ -28,12 +28,14 @@ async def main():
     for configure in CONFIGURE:
         configure(settings)
     found = {
+        "names": [*settings.replicas],
+        "connections": settings.connections,
         "replicas": [
             [
                 *(replica.host, replica.port, replica.user, await replica.password()),
                 *(replica.database, replica.sslmode),
             ]
-            for replica in settings.replicas
+            for replica in settings.replicas.values()
         ],
         "limits": [
             settings.limits.pool_size,

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from shop import api, main
 from shop.db.errors import CommitOutcomeUnknown
 from shop.settings import Settings
+from shop.web import health
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import StreamingResponse
@@ -212,3 +214,48 @@ async def test_method_not_allowed_names_those_of_all_routes(app: FastAPI) -> Non
     assert is_problem(orders, 405)
     assert orders.headers["allow"] == "GET, POST"
     assert probe.headers["allow"] == "GET, HEAD"
+
+
+async def test_readiness_asks_what_is_the_service_s_own(
+    settings: Settings, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bounded, and as the database: needed once, and then a field of the body."""
+    broken = {"search", "silent"}
+
+    async def search() -> None:
+        if "search" in broken:
+            raise ConnectionError("search is away")
+
+    async def silent() -> None:
+        if "silent" in broken:
+            await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def resources(_: Settings) -> AsyncIterator[dict[str, Any]]:
+        yield {"readiness_checks": {"search": search, "silent": silent}}
+
+    monkeypatch.setattr(api, "resources", resources)
+    monkeypatch.setattr(health, "PROBE_SECONDS", 0.2)
+    async with serve(main.create_app(settings)) as client:
+
+        async def ask(status: int, **states: str) -> dict[str, Any]:
+            async with asyncio.timeout(15):
+                while True:
+                    answer = await client.get("/readyz")
+                    found: dict[str, Any] = answer.json()
+                    asked = {"database": found["database"], **found["checks"]}
+                    if states == asked:
+                        assert answer.status_code == status
+                        return found
+                    await asyncio.sleep(0.02)
+
+        reachable = {"database": "reachable"}
+        found = await ask(503, search="failing", silent="timeout", **reachable)
+        assert found["detail"] == "No answer yet: search, silent."
+        broken.remove("search")
+        found = await ask(503, search="reachable", silent="timeout", **reachable)
+        assert found["detail"] == "No answer yet: silent."
+        broken.clear()
+        await ask(200, search="reachable", silent="reachable", **reachable)
+        broken.add("search")
+        await ask(200, search="failing", silent="reachable", **reachable)

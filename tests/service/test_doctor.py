@@ -19,6 +19,8 @@ from tests.support.servers import (
     SERVERS_OF,
     PgBouncer,
     Server,
+    binaries,
+    launcher,
     pgbouncer,
 )
 from tests.support.service import Running, Service, free_port
@@ -119,6 +121,25 @@ def test_right_configuration_has_no_warning(
     assert shop.make("doctor", **CLOSED, **variables).count("\nok ") == len(report)
 
 
+@pytest.mark.parametrize("driver", ["asyncpg", "aiosqlite"])
+def test_missing_setting_of_the_owner_stops_neither_migration_nor_doctor(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
+    driver: str,
+) -> None:
+    shop, variables = service(driver), database(driver)
+    change = ("settings.py", "    pass", "    api_key: str")
+    variables["PYTHONPATH"] = shop.changed(tmp_path / "src", *change)
+    shop.make("migrate", **variables)
+    report = doctor(shop, **variables)
+    create = "from shop.main import create_app; create_app()"
+    started = shop.command("python", "-c", create, **variables)
+
+    assert (report.code, report.wrong) == (0, {})
+    assert started.stderr == "API_KEY: Field required.\n"
+
+
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
 def test_right_pooler_has_no_warning(
     ready: Callable[[str], tuple[Service, str]],
@@ -199,6 +220,27 @@ def test_pooler_that_the_answers_do_not_name_is_reported(
     assert to_itself["direct"][0] == "fail"
     assert {*around.wrong} == {"sessions", "direct", "timeouts"}
     assert around["sessions"][0] == around["direct"][0] == "warn"
+
+
+def test_pooler_that_has_missed_a_failover_is_reported(
+    ready: Callable[[str], tuple[Service, str]],
+    pooler_of: Callable[..., PgBouncer],
+    pooled: Callable[[str, str], dict[str, str]],
+    server: Server,
+) -> None:
+    """Its connections lead to a server that is not the one of DATABASE_DIRECT_URL."""
+    shop, url = ready("asyncpg")
+    limit(server, url)
+    variables = pooled("asyncpg", "transaction")
+    variables["DATABASE_URL"] = pooler_of("1.24").through(url)
+    with (
+        TemporaryDirectory() as folder,
+        launcher.started(binaries(), Path(folder)) as other,
+    ):
+        report = doctor(shop, DATABASE_DIRECT_URL=other, **variables)
+
+    assert (report.code, report.wrong) == (1, {"direct": "fail"})
+    assert "RECONNECT" in report["direct"][1]
 
 
 @pytest.mark.parametrize("driver", [*POSTGRESQL, *MYSQL])

@@ -281,8 +281,9 @@ def test_settings_in_memory_hold_for_replicas_and_for_the_broker(
     fields that a service adds are no settings of a replica.
     """
     variables = {
-        "DATABASE_URL": "postgresql://u:hunter2@db1/d",
-        "DATABASE_REPLICA_URLS": "postgresql://db2,postgresql://v@localhost:6000/e",
+        "DATABASE_URL": "postgresql://u:hunter2@db1:6432/d",
+        "DATABASE_REPLICA_URLS": "postgresql://db2,postgresql://v@localhost:6000/e"
+        ",postgresql://localhost:6000/f",
         "DATABASE_MAX_OVERFLOW": "3",
         "CELERY_BROKER_URL": "redis://broker/0",
     }
@@ -292,9 +293,13 @@ def test_settings_in_memory_hold_for_replicas_and_for_the_broker(
     broker = "rediss://:hunter2@other:6379/1"
     assert json.loads(done.stdout) == {
         "replicas": [
-            ["db2", 5432, "u", "hunter2", "d", "verify-full"],
+            ["db2", 6432, "u", "hunter2", "d", "verify-full"],
             ["localhost", 6000, "v", "hunter2", "e", "disable"],
+            ["localhost", 6000, "u", "hunter2", "f", "disable"],
         ],
+        # Those of one address, a pooler's, are told apart and counted in full.
+        "names": ["db2:6432", "localhost:6000/e", "localhost:6000/f"],
+        "connections": 2 + 2 * (2 + 1),
         "limits": [2, 0, 4.0],
         "broker": [broker, broker, 17.0],
     }

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -386,9 +386,19 @@ class Redis(Daemon):
 
     def ask(self, command: str) -> str:
         """Answer as its protocol has it: `:1`, `+OK`."""
+        with self.console() as ask:
+            return ask(command)
+
+    @contextmanager
+    def console(self) -> Iterator[Callable[[str], str]]:
+        """A connection that stays, also when the broker takes no other."""
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
-            connection.sendall(f"{command}\r\n".encode())
-            return connection.recv(100_000).decode().strip()
+
+            def ask(command: str) -> str:
+                connection.sendall(f"{command}\r\n".encode())
+                return connection.recv(100_000).decode().strip()
+
+            yield ask
 
 
 class EncryptedRedis(Redis):

@@ -1,11 +1,13 @@
 """Tasks and a broker that is away, silent, emptied or a stranger."""
 
+import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import trustme
@@ -18,6 +20,50 @@ from tests.support.task_shop import WAITING, Shop, promised, until
 pytestmark = pytest.mark.boot
 
 QUEUED = "LRANGE shop:celery 0 -1"
+
+
+class Refusal(NamedTuple):
+    """Commands after which a broker that can be reached works no more; its words."""
+
+    fault: tuple[str, ...]
+    heal: str
+    words: str
+
+
+SAVE_FAILED = "rdb_last_bgsave_status:err"
+CUT_OFF = "CLIENT KILL TYPE normal SKIPME yes"
+REFUSALS = {
+    "replica": Refusal(
+        ("REPLICAOF 127.0.0.1 1",),
+        "REPLICAOF NO ONE",
+        "You can't write against a read only replica",
+    ),
+    "permission": Refusal(
+        ("ACL SETUSER default -@write",),
+        "ACL SETUSER default +@all",
+        "has no permissions to run the",
+    ),
+    "password": Refusal(
+        ("CONFIG SET requirepass changed", CUT_OFF),
+        'CONFIG SET requirepass ""',
+        "Authentication required",
+    ),
+    "clients": Refusal(
+        ("CONFIG SET maxclients 1", CUT_OFF),
+        "CONFIG SET maxclients 1000",
+        "max number of clients reached",
+    ),
+    "memory": Refusal(
+        ("CONFIG SET maxmemory 1",),
+        "CONFIG SET maxmemory 0",
+        "command not allowed when used memory > 'maxmemory'",
+    ),
+    "disk": Refusal(
+        ('CONFIG SET save "3600 1"', "BGSAVE"),
+        "CONFIG SET stop-writes-on-bgsave-error no",
+        "unable to persist to disk",
+    ),
+}
 
 
 def test_broker_that_is_silent_is_named_as_the_reason(
@@ -70,6 +116,87 @@ def test_worker_goes_on_after_the_broker_was_away_when_a_task_ended(
             with pytest.raises(AssertionError, match="the other one is paid"):
                 until(lambda: another in shop.payments(), "the other one is paid", 8)
         assert order in shop.payments()
+
+
+def test_broker_that_refuses_is_waited_for(
+    audited: Callable[..., Shop], redis: Redis, tmp_path: Path
+) -> None:
+    """By one worker, in one way after the other, and by the requests that publish."""
+    shop = audited()
+    sooner = "MAX_PAUSE_SECONDS = 15", "MAX_PAUSE_SECONDS = 1"
+    source = shop.service.changed(tmp_path / "src", "worker/consumer.py", *sooner)
+    shop.variables["PYTHONPATH"] = source
+    redis.folder.rmdir()  # so that it cannot be saved
+    kept: list[str] = []
+
+    def are_kept() -> bool:
+        return shop.payments().keys() == {*kept}
+
+    with (
+        # One process, and so one connection that the next promise finds mended.
+        shop.service.running("--workers=1", **shop.variables) as running,
+        shop.worker("--concurrency=1") as worker,
+        redis.console() as console,
+    ):
+        for number, (name, refusal) in enumerate(REFUSALS.items(), 1):
+            worker.process.send_signal(signal.SIGSTOP)
+            kept += [promised(running) for _ in range(3)]
+            running.wait_for_log("/pay 202", times=4 * number - 1)  # and published
+            for command in refusal.fault:
+                assert console(command)[0] in "+:", (name, command)
+            if name == "disk":
+                until(lambda: SAVE_FAILED in console("INFO persistence"), name)
+            before = worker.log.read_text().count(refusal.words)
+            worker.process.send_signal(signal.SIGCONT)
+            worker.wait_for_log(refusal.words, before + 1)
+            promised(running)  # and not published
+            running.wait_for_log("not published", times=number)
+            if CUT_OFF not in refusal.fault:
+                assert refusal.words in running.log.read_text(), name
+            assert console(refusal.heal) == "+OK", name
+            print(f"{name}: {until(are_kept, name):.1f} s later")
+        assert worker.stop() == 0
+
+    log = worker.log.read_text()
+    assert "Unrecoverable error" not in log
+    assert "Frequent restarts" not in log
+    assert "broker keeps no record of task payments.pay" in log
+    assert shop.payments() == dict.fromkeys(kept, 1)
+
+
+CODES = {
+    "worker/settings.py": ('"broker_channel_error_retry": True,', ""),
+    "worker/__main__.py": (
+        "    command_line(",
+        "    from .app import celery; celery.start(",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "is_told"), [(1, True), (2, False)])
+def test_worker_that_cannot_go_on_ends_with_an_error(
+    shop_of: Callable[..., Shop],
+    redis: Redis,
+    tmp_path: Path,
+    changes: int,
+    is_told: bool,  # noqa: FBT001
+) -> None:
+    """As it does without the setting that lets it outlast an answer of the broker."""
+    shop = shop_of("asyncpg")
+    source = tmp_path / "src"
+    shutil.copytree(shop.service.folder / "src", source)
+    for file, (code, instead) in [*CODES.items()][:changes]:
+        path = source / "shop" / file
+        text = path.read_text()
+        assert text.count(code) == 1
+        path.write_text(text.replace(code, instead))
+    shop.variables["PYTHONPATH"] = f"{source}:{PROGRAMS}"
+    with shop.worker("--concurrency=1") as worker:
+        redis.ask(REFUSALS["replica"].fault[0])
+        code = worker.process.wait(timeout=30)
+
+    assert "Unrecoverable error" in worker.log.read_text()
+    assert (code != 0) is is_told
 
 
 def test_broker_is_verified(shop_of: Callable[..., Shop], tmp_path: Path) -> None:

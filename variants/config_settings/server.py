@@ -92,17 +92,19 @@ class ConnectionSettings(Credentials):
         """Servers of which one may be the primary instead."""
         return ()
 
-    def server_at(self, url: SecretStr, variable: str) -> Server:
+    def server_at(
+        self, url: SecretStr, variable: str, port: int = DEFAULT_PORT
+    ) -> Server:
         """The server of another URL. User, password, database and certificate are as
-        here unless the URL has them; the port is the default one. SystemExit names
-        the variable.
+        here unless the URL has them, and the port is this one. SystemExit names the
+        variable.
         """
         own = ConnectionSettings
         parts = parse_url(url, variable)
         if "database_host" not in parts:
             raise ValueError(f"{variable} is without a host: write {EXAMPLE}.")
         values = {name: getattr(self, name) for name in own.model_fields}
-        values |= {"database_url": None, "database_port": DEFAULT_PORT}
+        values |= {"database_url": None, "database_port": port}
         # The other host may have another default, and a socket has no other mode.
         is_default = self.database_sslmode == _default_sslmode(self.database_host)
         if is_default or is_socket(parts["database_host"]):

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-# The session of the server, its time, whether it is the primary; the lowest limit of
+# The server, its session, its time, whether it is the primary; the lowest limit of
 # connections, with the name of that limit.
+SERVER_ID_QUERY = "SELECT CONCAT(@@hostname, ':', @@port)"
 SESSION_ID_QUERY = "SELECT CONNECTION_ID()"
 SERVER_TIME_QUERY = "SELECT UNIX_TIMESTAMP(SYSDATE(6))"
 PRIMARY_QUERY = "SELECT NOT (@@read_only OR @@innodb_read_only)"

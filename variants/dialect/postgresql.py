@@ -9,8 +9,9 @@ from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-# The session of the server, its time, whether it is the primary; the lowest limit of
+# The server, its session, its time, whether it is the primary; the lowest limit of
 # connections for this role, which is no superuser, with the name of that limit.
+SERVER_ID_QUERY = "SELECT pg_postmaster_start_time()"
 SESSION_ID_QUERY = "SELECT pg_backend_pid()"
 SERVER_TIME_QUERY = "SELECT extract(epoch FROM clock_timestamp())"
 PRIMARY_QUERY = "SELECT NOT pg_is_in_recovery()"

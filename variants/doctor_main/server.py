@@ -4,6 +4,7 @@ import asyncio
 import sys
 from dataclasses import replace
 
+from ...features import ServiceSettings
 from ...settings import Settings
 from ...web.edge import check_edge
 from ..engine.create import create_engine
@@ -13,8 +14,16 @@ from .report import Check, run_checks
 from .server import HINTS, server, timeouts
 
 
+def load_settings() -> ServiceSettings:
+    """A missing setting of your own is no matter of the doctor."""
+    try:
+        return Settings.load()
+    except SystemExit:
+        return ServiceSettings.load()
+
+
 def main() -> None:
-    settings = Settings.load()
+    settings = load_settings()
     checks: dict[str, Check] = {"server": server, **SERVER_CHECKS, **settings.checks}
     checks |= {"timeouts": timeouts, "edge": check_edge, "migrations": check_migrations}
     # Two connections, to see whether they get two sessions.

@@ -5,6 +5,7 @@ import sys
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ...features import ServiceSettings
 from ...settings import Settings
 from ...web.edge import check_edge
 from ..engine.create import create_engine
@@ -21,8 +22,16 @@ async def pragmas(connection: AsyncConnection, _: DatabaseSettings) -> CheckResu
     return "ok", "journal_mode wal, foreign_keys on"
 
 
+def load_settings() -> ServiceSettings:
+    """A missing setting of your own is no matter of the doctor."""
+    try:
+        return Settings.load()
+    except SystemExit:
+        return ServiceSettings.load()
+
+
 def main() -> None:
-    settings = Settings.load()
+    settings = load_settings()
     path = settings.database_path
     if not path.exists():  # to connect would create it
         print(f"fail  file        {path} is not there: make migrate")

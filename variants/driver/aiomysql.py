@@ -3,7 +3,6 @@
 from typing import Any
 
 from aiomysql import Connection, OperationalError  # type: ignore[import-untyped]
-from pymysql.constants import CLIENT, CR  # type: ignore[import-untyped]
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.mysql.aiomysql import MySQLDialect_aiomysql
 
@@ -17,6 +16,9 @@ from .watchdog import BoundedDialect
 
 DRIVERNAME = "mysql+aiomysql_bounded"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
+# Of the protocol: a capability of the server, and error numbers of a client.
+SSL_CAPABILITY = 1 << 11
+HOST_ERROR, GONE_ERROR, SSL_ERROR = 2003, 2006, 2026
 require(Connection, "_connect", "_request_authentication", "escape")
 
 
@@ -58,10 +60,8 @@ class _Connection(UncancelledStatements, Connection):  # type: ignore[misc]
         return super().escape(obj)
 
     async def _request_authentication(self) -> None:
-        if self._ssl_context and not self.server_capabilities & CLIENT.SSL:
-            raise OperationalError(
-                CR.CR_SSL_CONNECTION_ERROR, "the server offers no encryption"
-            )
+        if self._ssl_context and not self.server_capabilities & SSL_CAPABILITY:
+            raise OperationalError(SSL_ERROR, "the server offers no encryption")
         await super()._request_authentication()
 
     def _write_bytes(self, data: bytes) -> None:
@@ -69,7 +69,7 @@ class _Connection(UncancelledStatements, Connection):  # type: ignore[misc]
             super()._write_bytes(data)
         except RuntimeError as error:  # of uvloop, on a connection that is closed
             self.close()
-            raise OperationalError(CR.CR_SERVER_GONE_ERROR, str(error)) from error
+            raise OperationalError(GONE_ERROR, str(error)) from error
 
 
 async def _connect(
@@ -88,7 +88,7 @@ async def _connect(
 
 
 def _failure(message: str) -> Any:
-    return OperationalError(CR.CR_CONN_HOST_ERROR, message)
+    return OperationalError(HOST_ERROR, message)
 
 
 async def ping(connection: Any) -> None:

@@ -48,8 +48,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             open_database_checked(settings) as database,
             api.resources(settings) as resources,
         ):
-            own = {"settings": settings, "database": database}
-            yield {**own, "health": health.Health(database), **resources}
+            found = health.open_health(database, resources.get("readiness_checks", {}))
+            own = {"settings": settings, "database": database, "health": found}
+            yield {**own, **resources}
 
     app = DocumentedApp(
         project=PROJECT,

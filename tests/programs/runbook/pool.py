@@ -18,7 +18,7 @@ LEAK = "possible leak"
 SILENT = "database gave no answer within"
 RETIRED = "connection pool retired"
 ROLLBACK = "ROLLBACK failed"
-HEALTH = "the database is"
+HEALTH = "readiness: the database is"
 BUDGET = "connection budget"
 
 SLEEP = {"postgresql": "SELECT pg_sleep(2)", "mysql": "SELECT SLEEP(2)"}
@@ -122,8 +122,8 @@ async def fail_after_the_connection_is_lost(database):
 
 async def probe(**changes):
     async with with_settings(**changes) as database:
-        health = Health(database)
-        await health.of_database()
+        health = Health("database", database.ping)
+        await health.state()
         if health._probe:
             await health._probe
         return database.was_reached

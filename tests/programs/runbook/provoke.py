@@ -18,7 +18,7 @@ from shop.db import open_database
 from shop.models import Order
 from shop.web.errors import EXCEPTION_HANDLERS
 from shop.web.logs import configure_logging
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import StatementError
 
 
 def outcome(function):
@@ -37,7 +37,7 @@ def outcome(function):
 def answer(error):
     """As the service does it, and the server around it."""
     try:
-        asyncio.run(EXCEPTION_HANDLERS[DBAPIError](None, error))
+        asyncio.run(EXCEPTION_HANDLERS[StatementError](None, error))
     except Exception:
         logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
 

@@ -38,6 +38,8 @@ class WorkerSettings(ConnectionSettings):
 
     # A task that takes longer is rolled back, and fails.
     celery_task_timeout_seconds: Seconds = 60
+    # A task that cannot reach the database is repeated for so long; then it fails.
+    celery_outage_seconds: Seconds = 3600
     # After SIGTERM: a task that takes longer is put back for another worker. With the
     # rollback it is below the 45 s of the platform.
     celery_shutdown_seconds: float = Field(default=20, ge=1, le=30)
@@ -123,6 +125,9 @@ class WorkerSettings(ConnectionSettings):
             # By default a worker gives up after 100 attempts.
             "broker_connection_max_retries": None,
             "broker_connection_retry_on_startup": True,
+            # By default an error that Redis answers ends a worker: read only, out of
+            # memory, without permission.
+            "broker_channel_error_retry": True,
             "broker_transport_options": {
                 # Services may share a Redis, and must not take each other's tasks.
                 "global_keyprefix": f"{package}:",

@@ -1,6 +1,7 @@
 """DATABASE_REPLICA_* variables, and the failover hosts of DATABASE_URL."""
 
 import re
+from collections import Counter
 from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, model_validator
@@ -28,13 +29,21 @@ class ReplicaSettings(ConnectionSettings):
     database_failover_hosts: str | None = None
 
     @property
-    def replicas(self) -> list[Server]:
+    def replicas(self) -> dict[str, Server]:
+        """By the name in logs and metrics. Behind a pooler they may share an address:
+        then the name has the database as well.
+        """
         urls = self.database_replica_urls
-        return [
-            self.server_at(SecretStr(url), REPLICAS)
+        servers = [
+            self.server_at(SecretStr(url), REPLICAS, self.database_port)
             for url in (urls.get_secret_value() if urls else "").split(",")
             if url.strip()
         ]
+        shared = Counter(each.name for each in servers)
+        return {
+            f"{each.name}/{each.database}" if shared[each.name] > 1 else each.name: each
+            for each in servers
+        }
 
     @property
     def failover_servers(self) -> tuple[Server, ...]:
@@ -49,8 +58,10 @@ class ReplicaSettings(ConnectionSettings):
     def connections(self) -> int:
         # A replica may become the primary, and an endpoint for replicas may lead to
         # it: one server then has both pools, and the connection of the health probe.
+        # A pooler has those of all replicas behind it.
         pool = self.database_pool_size + self.database_max_overflow
-        return 2 * pool + 1 if self.database_replica_urls else pool
+        shared = Counter(each.name for each in self.replicas.values())
+        return pool + max(shared.values(), default=0) * (pool + 1)
 
     @model_validator(mode="after")
     def _check_servers(self) -> Self:

@@ -1,0 +1,77 @@
+"""All renderings: each import is declared, each dependency has a wheel."""
+
+import json
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.support.rendering import Answers
+
+# Of distributions that are not named as what they are imported by.
+MODULES = (
+    "python-json-logger=pythonjsonlogger,google-auth=google,azure-identity=azure,"
+    "psycopg=psycopg"
+)
+
+
+@pytest.fixture(scope="session")
+def declaring(renderings: dict[Path, Answers]) -> list[Path]:
+    """One rendering for each list of dependencies."""
+    found: dict[str, Path] = {}
+    for project in renderings:
+        table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+        found.setdefault(str(table["dependencies"]), project)
+    return [*found.values()]
+
+
+def test_each_import_is_declared(declaring: list[Path], tmp_path: Path) -> None:
+    assert len(declaring) > 20
+    for project in declaring:
+        (package,) = project.glob("src/*")
+        report = tmp_path / "report.json"
+        # DEP002: what a process is started by, and what a library loads by its name.
+        done = subprocess.run(
+            [
+                *("deptry", package, f"--known-first-party={package.name}"),
+                *("--ignore=DEP002", f"--config={project / 'pyproject.toml'}"),
+                *(f"--json-output={report}", f"--package-module-name-map={MODULES}"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert report.exists(), done.stderr
+        found = {
+            f"{issue['module']}: {issue['error']['message']}"
+            for issue in json.loads(report.read_text())
+        }
+        report.unlink()
+        assert found == set(), project
+
+
+@pytest.mark.boot
+def test_each_dependency_has_a_wheel_for_the_newest_python(
+    declaring: list[Path], tmp_path: Path
+) -> None:
+    """All of them at once: a package that one rendering needs is among them."""
+    names = {
+        name
+        for project in declaring
+        for name in tomllib.loads((project / "pyproject.toml").read_text())["project"][
+            "dependencies"
+        ]
+    }
+    requirements = tmp_path / "requirements.in"
+    requirements.write_text("\n".join(sorted(names)))
+    done = subprocess.run(
+        [
+            *("uv", "pip", "compile", "--quiet", "--python-version=3.14"),
+            *("--only-binary=:all:", requirements),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
