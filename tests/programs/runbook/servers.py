@@ -4,11 +4,9 @@ import asyncio
 import os
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from entries import MYSQL, POSTGRESQL, SERVERS, SETTINGS, cures, kill, provokes
+from entries import MYSQL, POSTGRESQL, SETTINGS, cures, provokes
 from shop.db import open_database
 from shop.db.config.backend import DIALECT, DRIVER
-from shop.db.errors import CommitOutcomeUnknown
-from shop.models import Order
 from shop.settings import Settings
 from sqlalchemy import column, select, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -20,7 +18,6 @@ OTHERS = "remaining connection slots are reserved"
 ROLE = "too many connections for role"
 SUPERUSER = "too many clients already"
 USER = "has exceeded the 'max_user_connections' resource"
-UNKNOWN = "outcome-unknown"
 LOCKED = "database is locked"
 
 PROBES = select(text("*")).select_from(text("probes"))
@@ -137,26 +134,6 @@ async def add_a_column(database):
         for _ in range(6):
             async with database.read() as session:
                 await session.execute(query)
-
-
-@provokes(UNKNOWN, on=SERVERS)
-async def lose_the_connection_before_commit(database, key="lost"):
-    async with database.write() as session:
-        session.add(Order(customer="eve", idempotency_key=key))
-        await session.flush()
-        await kill(database, session)
-
-
-@cures(UNKNOWN, on=SERVERS)
-async def look_before_you_repeat(database):
-    with suppress(CommitOutcomeUnknown):
-        await lose_the_connection_before_commit(database, "looked for")
-    query = select(Order).where(Order.idempotency_key == "looked for")
-    async with database.write() as session:
-        if not await session.scalar(query):
-            session.add(Order(customer="eve", idempotency_key="looked for"))
-    async with database.read() as session:
-        assert (await session.scalars(query)).one()
 
 
 @asynccontextmanager

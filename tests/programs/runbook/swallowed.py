@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 ENDED = "PendingRollbackError"
 ABORTED = "current transaction is aborted"
 FAILED = "A statement has failed, so nothing can be committed"
-REFUSED = "A read session executes SELECT"
+REFUSED = "A read session executes one SELECT"
 
 
 @provokes(ENDED)
@@ -77,7 +77,7 @@ async def update_by_a_read_session(database):
 @provokes(REFUSED)
 async def execute_a_text_by_a_read_session(database):
     async with database.read() as session:
-        await session.execute(text("SELECT 1"))
+        await session.execute(text("DELETE FROM orders"))
 
 
 @cures(REFUSED)
