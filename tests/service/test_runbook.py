@@ -30,7 +30,7 @@ CLASSES = {
     "no connection within": "TimeoutError",
 }
 
-# In test_migrations.py, test_http.py and test_routes.py of tests/rendered, tests/faults.
+# In test_migrations.py, tests/rendered and tests/faults.
 PROVOKED_ELSEWHERE = {
     "operation id",
     "outcome-unknown",
