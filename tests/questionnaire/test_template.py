@@ -24,7 +24,7 @@ INCLUDE = re.compile(
 RAW = re.compile(r"\{% (end)?raw %\}")
 # What is no program may have more conditions, one within another.
 DECLARATIVE = (".ini", ".md", ".yaml", ".yml")
-CONDITION = re.compile(r" *\{% (if( not)? [a-z_]+|else|endif) -?%\}")
+CONDITION = re.compile(r" *\{%-? (if( not)? [a-z_]+|else|endif) -?%\}")
 # What stands alone on its line without a branch: a number with a name.
 ASSIGNMENT = re.compile(r"\{% set [a-z_]+ = [^%]+ %\}")
 # What a sentence says in some renderings only.
@@ -165,7 +165,15 @@ def test_vendors_of_runtimes_have_clouds() -> None:
 # Of a row: what it has in either file, without the prefix in front of `imports`.
 KEYS = {
     "db/features.py": ("db_imports", "db_settings", "hooks", "checks", "router"),
-    "features.py": ("imports", "settings", "middleware", "routers", "carried"),
+    "features.py": (
+        "imports",
+        "settings",
+        "middleware",
+        "inner_middleware",
+        "observers",
+        "routers",
+        "carried",
+    ),
 }
 
 
@@ -175,7 +183,7 @@ def features() -> list[tuple[str, str, list[str], set[str]]]:
     for module, (imports, *keys) in KEYS.items():
         for name, row in table("features").items():
             used = {
-                each.partition(".")[0]
+                re.split(r"[.(]", each)[0]
                 for key in keys
                 for each in (row.get(key, []) if key != "router" else [row.get(key)])
                 if each
