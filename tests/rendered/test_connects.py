@@ -120,7 +120,7 @@ async def test_hosts_take_turns_when_connects_fail_at_once(
         tried.append(where["host"].split(",")[0])
         if len(tried) <= 2:
             await_(two.wait())
-        raise engine.dialect.loaded_dbapi.OperationalError
+        raise engine.dialect.loaded_dbapi.OperationalError("refused")
 
     monkeypatch.setattr(engine.dialect, "connect", fail)
     await asyncio.gather(engine.connect(), engine.connect(), return_exceptions=True)

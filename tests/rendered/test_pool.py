@@ -356,7 +356,7 @@ async def test_permit_is_released_once_when_a_connection_cannot_be_replaced(
         await connection.invalidate()  # its place in the pool is empty now
 
     def fail(*_: Any, **__: Any) -> None:
-        raise engine.dialect.loaded_dbapi.OperationalError
+        raise engine.dialect.loaded_dbapi.OperationalError("refused")
 
     with monkeypatch.context() as patch:
         patch.setattr(engine.dialect, "connect", fail)
