@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,9 +25,16 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
 from prometheus_client import values
 from prometheus_client.multiprocess import mark_process_dead
 
+
+@cache
+def place(pid: int) -> str:
+    """Asked at each change of a metric; the environment is slow to answer."""
+    return os.environ.get("PLACE", "master")
+
+
 # A file for each place of a worker, not for each process: the successor of a worker
 # goes on with its counters, so the number of files stays the same.
-values.ValueClass = values.MultiProcessValue(lambda: os.environ.get("PLACE", "master"))
+values.ValueClass = values.MultiProcessValue(lambda: place(os.getpid()))
 
 from largest.db.budget import WORKERS
 from largest.db.engine.create import drop_inherited_connections
@@ -65,6 +73,7 @@ keepalive = 75
 # The heartbeat file must not wait for a disk.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True
+forwarded_allow_ips = ",".join(settings.forwarded_allow_ips)
 logconfig_dict = logging_config(settings.log_level)
 logconfig_dict["loggers"]["gunicorn.error"] = {"handlers": [], "propagate": True}
 
@@ -86,9 +95,9 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def post_fork(server: object, worker: Any) -> None:
     """With preload_app the master may have used the database: see the function."""
-    drop_inherited_connections()
     os.environ["WORKER"] = str(worker.age)  # 1 is the first, of one start
     os.environ["PLACE"] = str(worker.place)
+    drop_inherited_connections()
 
 
 def child_exit(server: object, worker: Any) -> None:

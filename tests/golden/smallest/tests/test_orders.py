@@ -1,16 +1,21 @@
 """The example feature over HTTP."""
 
+import asyncio
 import csv
 import json
 from io import StringIO
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
-from httpx import AsyncClient, Response
+from httpx2 import AsyncClient, Response
+from sqlalchemy.orm import selectinload
 
+from smallest.db import Database
+from smallest.models import Order
 from smallest.settings import Settings
 
-ORDER = {
+ORDER: dict[str, Any] = {
     "customer": "ada",
     "lines": [
         {"sku": "tea", "quantity": 2, "price_cents": 450},
@@ -33,10 +38,75 @@ async def test_created_order_is_found_with_its_lines(client: AsyncClient) -> Non
     assert found.json()["status"] == "new"
 
 
-async def test_unknown_order_is_404(client: AsyncClient) -> None:
-    found = await client.get(f"/orders/{uuid4()}")
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+async def test_unknown_order_is_404(client: AsyncClient, method: str) -> None:
+    body = {"customer": "bob"} if method == "PATCH" else None
+    answer = await client.request(method, f"/orders/{uuid4()}", json=body)
 
-    assert found.status_code == 404
+    assert answer.status_code == 404
+
+
+async def test_changed_order_has_its_lines_and_a_new_time(client: AsyncClient) -> None:
+    order = (await create(client)).json()
+    path = f"/orders/{order['id']}"
+    changed = await client.patch(path, json={"customer": "bob"})
+
+    assert changed.status_code == 200
+    assert changed.json() == (await client.get(path)).json()
+    assert changed.json()["updated_at"] > order["updated_at"]
+    new = {"customer": "bob", "updated_at": changed.json()["updated_at"]}
+    assert changed.json() == order | new
+
+
+async def test_changes_at_once_do_not_undo_each_other(client: AsyncClient) -> None:
+    path = f"/orders/{(await create(client)).json()['id']}"
+    names = ["bob", "eve", "joe"]
+    paid, *changed = await asyncio.gather(
+        client.post(f"{path}/pay"),
+        *(client.patch(path, json={"customer": name}) for name in names),
+    )
+    found = (await client.get(path)).json()
+
+    assert paid.is_success
+    assert [answer.json()["customer"] for answer in changed] == names
+    assert found["customer"] in names
+    assert found["status"] != "new"
+
+
+async def test_lines_of_an_article_have_their_orders(client: AsyncClient) -> None:
+    order = (await create(client)).json()["id"]
+    await create(client, lines=[ORDER["lines"][1]])
+    found = (await client.get("/orders/lines", params={"sku": "tea"})).json()
+
+    buyer = {"id": order, "customer": "ada"}
+    assert found == [{"quantity": 2, "price_cents": 450, "order": buyer}]
+
+
+async def test_deleted_order_takes_its_lines_with_it(client: AsyncClient) -> None:
+    path = f"/orders/{(await create(client)).json()['id']}"
+    deleted = await client.delete(path)
+
+    assert (deleted.status_code, deleted.content) == (204, b"")
+    assert (await client.get(path)).status_code == 404
+    assert (await client.get("/orders/lines", params={"sku": "tea"})).json() == []
+
+
+async def test_objects_take_their_lines_with_them(
+    client: AsyncClient, database: Database
+) -> None:
+    order_id = UUID((await create(client)).json()["id"])
+    loaded = [selectinload(Order.lines)]
+    async with database.write() as session:
+        order = await session.get(Order, order_id, options=loaded)
+        assert order is not None
+        del order.lines[0]
+    left = (await client.get(f"/orders/{order_id}")).json()["lines"]
+    async with database.write() as session:
+        await session.delete(await session.get(Order, order_id))
+
+    assert left == ORDER["lines"][1:]
+    assert (await client.get(f"/orders/{order_id}")).status_code == 404
+    assert (await client.get("/orders/lines", params={"sku": "cup"})).json() == []
 
 
 async def test_second_order_with_one_idempotency_key_is_409(
@@ -99,7 +169,7 @@ async def test_wrong_order_is_422_and_leaves_no_row(
 
 
 async def test_made_up_cursor_is_422(client: AsyncClient) -> None:
-    answer = await client.get("/orders", params={"cursor": "bm9uc2Vuc2U="})
+    answer = await client.get("/orders", params={"cursor": "nonsense"})
 
     assert answer.status_code == 422
 

@@ -8,9 +8,12 @@ from fastapi import APIRouter
 
 from .db.features import DatabaseSettings
 from .db.replicas.watermark import READ_AFTER
-from .web import metrics
-from .web.middleware import REQUEST_ID
+from .web.logs import REQUEST_ID
+from .web.metrics import router as metrics
+from .web.middleware import Observer
+from .web.overload import Overload
 from .web.read_your_writes import ReadYourWrites
+from .web.request_metrics import RequestMetrics
 from .web.settings import WebSettings
 from .worker.app import configure
 from .worker.settings import WorkerSettings
@@ -20,8 +23,12 @@ class ServiceSettings(WorkerSettings, WebSettings, DatabaseSettings):
     """All variables of the template; yours are in settings.py."""
 
 
+PROJECT = "largest"
+# Around that of api.py, and inside of it.
 MIDDLEWARE: list[Any] = [ReadYourWrites]
-ROUTERS: list[APIRouter] = [metrics.router]
+INNER_MIDDLEWARE: list[Any] = [Overload]
+OBSERVERS: list[Observer] = [RequestMetrics()]
+ROUTERS: list[APIRouter] = [metrics]
 # Called at the start of each process, with its settings.
 CONFIGURE: list[Callable[[ServiceSettings], None]] = [
     partial(configure, carried=[REQUEST_ID, READ_AFTER])

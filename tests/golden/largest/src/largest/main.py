@@ -2,18 +2,35 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 
 from . import api
 from .db.doctor.startup_check import open_database_checked
-from .features import CONFIGURE, MIDDLEWARE, ROUTERS
+from .features import (
+    CONFIGURE,
+    INNER_MIDDLEWARE,
+    MIDDLEWARE,
+    OBSERVERS,
+    PROJECT,
+    ROUTERS,
+)
 from .settings import Settings
 from .web import health
-from .web.errors import EXCEPTION_HANDLERS
+from .web.edge import edge_middleware
+from .web.errors import EXCEPTION_HANDLERS, UNHANDLED_ERRORS
 from .web.logs import configure_logging
 from .web.middleware import default_middleware
+from .web.openapi import DocumentedApp
+from .web.routes import RouteTable
+
+# Without the SDK there is no provider: FastAPI would ask for one at each request.
+TELEMETRY: TelemetryConfig = {}
+if not find_spec("opentelemetry.sdk"):
+    TELEMETRY = {"tracing": False, "metrics": False, "logs": False}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -21,27 +38,40 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     configure_logging(settings.log_level)
     for configure in CONFIGURE:
         configure(settings)
+    routes = RouteTable()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         """What this yields is in `request.state`."""
+        routes.read(app)
         async with (
             open_database_checked(settings) as database,
             api.resources(settings) as resources,
         ):
-            own = {"settings": settings, "database": database}
-            yield {**own, "health": health.Health(database), **resources}
+            found = health.open_health(database, resources.get("readiness_checks", {}))
+            own = {"settings": settings, "database": database, "health": found}
+            yield {**own, **resources}
 
-    app = FastAPI(
-        title=__name__.partition(".")[0],
+    app = DocumentedApp(
+        project=PROJECT,
+        has_docs=settings.docs,
+        # A redirect would go to any Host, and to http:// behind a proxy.
+        redirect_slashes=False,
         lifespan=lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
-            *default_middleware(settings),
+            *default_middleware(settings, routes, OBSERVERS),
+            *edge_middleware(settings, MIDDLEWARE),
+            UNHANDLED_ERRORS,
             *map(Middleware, MIDDLEWARE),
             *api.MIDDLEWARE,
+            *(Middleware(each, routes) for each in INNER_MIDDLEWARE),
+            UNHANDLED_ERRORS,
         ],
+        telemetry=TELEMETRY,
     )
-    for router in (health.router, *ROUTERS, api.router):
-        app.include_router(router)
+    for router in (health.router, *ROUTERS):
+        app.include_router(router, include_in_schema=False)
+    app.include_router(api.router)
+    app.warn_about_shared_ids()
     return app

@@ -10,6 +10,10 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from .db import Base
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 class OrderStatus(StrEnum):
     NEW = "new"
     PAYING = "paying"
@@ -28,12 +32,17 @@ class Order(Base):
     customer: Mapped[str] = mapped_column(String(200))
     status: Mapped[OrderStatus] = mapped_column(default=OrderStatus.NEW)
     idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=lambda: datetime.now(UTC))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 
     # lazy="raise": loading behind an attribute would need an await there, and a
     # query for each row. A query that wants the lines says so.
     lines: Mapped[list["OrderLine"]] = relationship(
-        lazy="raise", order_by="OrderLine.position"
+        back_populates="order",
+        cascade="all, delete-orphan",
+        lazy="raise",
+        order_by="OrderLine.position",
+        passive_deletes=True,  # by the ON DELETE CASCADE of the foreign key
     )
 
 
@@ -44,6 +53,8 @@ class OrderLine(Base):
         ForeignKey("orders.id", ondelete="CASCADE"), primary_key=True
     )
     position: Mapped[int] = mapped_column(Integer, primary_key=True)
-    sku: Mapped[str] = mapped_column(String(64))
+    sku: Mapped[str] = mapped_column(String(64), index=True)
     quantity: Mapped[int] = mapped_column(Integer)
     price_cents: Mapped[int] = mapped_column(BigInteger)
+
+    order: Mapped[Order] = relationship(back_populates="lines", lazy="raise")

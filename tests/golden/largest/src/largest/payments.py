@@ -1,10 +1,9 @@
 """Pays an order by a background task, exactly once: a part of the example."""
 
-from typing import Any, cast
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks, HTTPException
-from sqlalchemy import CursorResult, Update, select, update
+from sqlalchemy import Update, bindparam, select, update
 
 from .db import Database, Write
 from .models import Order, OrderStatus
@@ -20,17 +19,29 @@ NEW, PAYING, PAID = OrderStatus
 router = APIRouter(prefix="/orders", tags=["orders"])
 
 
-@router.post("/{order_id}/pay", status_code=202)
+def move(old: OrderStatus, new: OrderStatus) -> Update:
+    return update(Order).where(BY_ID, Order.status == old).values(status=new)
+
+
+BY_ID = Order.id == bindparam("order_id")
+STATUS = select(Order.status).where(BY_ID)
+PROMISE, PAY = move(NEW, PAYING), move(PAYING, PAID)
+WAITING = select(Order.id).where(Order.status == PAYING).order_by(Order.created_at)
+SWEPT = WAITING.limit(MAX_ORDERS)
+
+
+@router.post("/{order_id:uuid}/pay", status_code=202)
 async def pay_order(
     order_id: UUID, session: Write, afterwards: BackgroundTasks
 ) -> dict[str, str]:
     """Commits that the order will be paid; the task is published after the answer."""
-    promised = await session.execute(_move(order_id, NEW, PAYING))
-    if cast("CursorResult[Any]", promised).rowcount == 0:
-        order = await session.get(Order, order_id)
-        if order is None:
+    connection = await session.connection()
+    promised = await connection.execute(PROMISE, {"order_id": order_id})
+    if promised.rowcount == 0:
+        status = await session.scalar(STATUS, {"order_id": order_id})
+        if status is None:
             raise HTTPException(404, "There is no such order.")
-        raise HTTPException(409, f"The order is {order.status}.")
+        raise HTTPException(409, f"The order is {status}.")
     afterwards.add_task(pay.enqueue, order_id)
     return {"status": PAYING}
 
@@ -42,21 +53,15 @@ async def pay(database: Database, order_id: UUID) -> None:
     A call to another service, such as a bank, passes the id as the idempotency key.
     """
     async with database.write() as session:
-        await session.execute(_move(order_id, PAYING, PAID))
+        await session.execute(PAY, {"order_id": order_id})
 
 
 @task(every=SWEEP_SECONDS)
 async def sweep(database: Database) -> None:
     """Publish the task of each waiting order again: a broker may lose a message."""
-    waiting = select(Order.id).where(Order.status == PAYING).order_by(Order.created_at)
     async with database.read() as session:
-        orders = (await session.scalars(waiting.limit(MAX_ORDERS))).all()
+        orders = (await session.scalars(SWEPT)).all()
     again = pay.with_options(expires=SWEEP_SECONDS)
     for order_id in orders:
         if not await again.enqueue(order_id):
             break
-
-
-def _move(order_id: UUID, old: OrderStatus, new: OrderStatus) -> Update:
-    where = Order.id == order_id, Order.status == old
-    return update(Order).where(*where).values(status=new)

@@ -6,7 +6,10 @@ from typing import Any
 from fastapi import APIRouter
 
 from .db.features import DatabaseSettings
-from .web import metrics
+from .web.metrics import router as metrics
+from .web.middleware import Observer
+from .web.overload import Overload
+from .web.request_metrics import RequestMetrics
 from .web.settings import WebSettings
 
 
@@ -14,7 +17,11 @@ class ServiceSettings(WebSettings, DatabaseSettings):
     """All variables of the template; yours are in settings.py."""
 
 
+PROJECT = "smallest"
+# Around that of api.py, and inside of it.
 MIDDLEWARE: list[Any] = []
-ROUTERS: list[APIRouter] = [metrics.router]
+INNER_MIDDLEWARE: list[Any] = [Overload]
+OBSERVERS: list[Observer] = [RequestMetrics()]
+ROUTERS: list[APIRouter] = [metrics]
 # Called at the start of each process, with its settings.
 CONFIGURE: list[Callable[[ServiceSettings], None]] = []

@@ -4,10 +4,11 @@ How to read and write is in database.py; what a setting means, in config/setting
 """
 
 from .base import Base
-from .bulk import Export, batches, bulk_insert, export
-from .database import Database, Read, Write
+from .bulk import Export, batches, bulk_insert, csv_lines, export
+from .database import Database, Read, Snapshot, Write
 from .open import open_database
-from .orm import ReadSession, WriteSession
+from .orm.reads import ReadSession
+from .orm.writes import WriteSession
 
 __all__ = [
     "Base",
@@ -15,10 +16,12 @@ __all__ = [
     "Export",
     "Read",
     "ReadSession",
+    "Snapshot",
     "Write",
     "WriteSession",
     "batches",
     "bulk_insert",
+    "csv_lines",
     "export",
     "open_database",
 ]

@@ -1,12 +1,84 @@
 """The base class of all models: names of constraints, types of annotations."""
 
+from datetime import UTC, datetime, time
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_origin
 
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy import event
+from sqlalchemy.ext.mutable import MutableDict, MutableList
+from sqlalchemy.orm import DeclarativeBase, Mapper, TypeResolve
+from sqlalchemy.orm.exc import MappedAnnotationError
 
-from .engine.types import TYPES
+from .engine.types import DATETIME, JSON, REJECTED, TIME, TYPES
+
+
+class UTCDateTime(sa.TypeDecorator[datetime]):
+    """A time with a zone; drivers would read different times from one without."""
+
+    impl = DATETIME
+    cache_ok = True
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        """What is added to a time, such as a timedelta, has its own type."""
+        if isinstance(value, datetime):
+            return self
+        return self.impl_instance.coerce_compared_value(op, value)
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> Any:
+        if value and not value.tzinfo:
+            raise ValueError("a time without a zone: write datetime.now(UTC)")
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Any) -> datetime | None:
+        # A column may have no zone; asyncpg drops that of datetime.max.
+        if value is None or value.tzinfo:
+            return value  # type: ignore[no-any-return]
+        return value.replace(tzinfo=UTC)  # type: ignore[no-any-return]
+
+
+class LocalTime(sa.TypeDecorator[time]):
+    """A time of day; a column would drop its zone."""
+
+    impl = TIME
+    cache_ok = True
+
+    def process_bind_param(self, value: time | None, dialect: Any) -> time | None:
+        if value is not None and value.tzinfo:
+            raise ValueError("a time of day with a zone: store a datetime")
+        return value
+
+
+class IntegerEnum(sa.TypeDecorator[Enum]):
+    """Members whose values are integers, stored as these."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def __init__(self, members: type[Enum]) -> None:
+        super().__init__()
+        self.members = members
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else self.members(value).value
+
+    def process_result_value(self, value: Any, dialect: Any) -> Enum | None:
+        return None if value is None else self.members(value)
+
+
+def text_enum(members: Any, length: int = 32) -> sa.Enum:
+    """The text of the values: a new member that is no longer needs no migration.
+
+    A native enum type cannot lose a member, and is slow to alter.
+    """
+    return sa.Enum(
+        members,
+        native_enum=False,
+        length=length,
+        values_callable=lambda members: [member.value for member in members],
+        # Or any text could be stored, and its row never be read again.
+        validate_strings=True,
+    )
 
 
 class Base(DeclarativeBase):
@@ -21,12 +93,47 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UTCDateTime(),
+        time: LocalTime(),
+        Literal: text_enum(Enum),
         **TYPES,
-        # As text: a native enum type cannot lose a value and is slow to alter.
-        Enum: sa.Enum(
-            Enum,
-            native_enum=False,
-            length=32,
-            values_callable=lambda members: [member.value for member in members],
-        ),
     }
+
+
+@event.listens_for(Base, "instrument_class", propagate=True)
+def _load_defaults(mapper: Mapper[Any], _: type) -> None:
+    # INSERT and UPDATE return what the database has computed: an attribute that is
+    # loaded later would need an await.
+    mapper.eager_defaults = True
+
+
+@event.listens_for(Base, "resolve_type_annotation")
+def _resolve(found: TypeResolve) -> sa.types.TypeEngine[Any] | None:
+    """MappedAnnotationError names an annotation whose values a column would change."""
+    kind: Any = found.resolved_type
+    known = found.registry.type_annotation_map
+    if {kind, found.raw_pep_593_type, found.raw_pep_695_type} & known.keys():
+        return None
+    column = f"{found.cls.__name__}.{found.key}"
+    if kind in REJECTED:
+        raise MappedAnnotationError(f"{column}: {REJECTED[kind]}")
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _enum(column, kind)
+    # A change in place is stored too, as that of `order.data["key"]`.
+    if (get_origin(kind) or kind) is dict:
+        return MutableDict.as_mutable(JSON.copy())
+    if (get_origin(kind) or kind) is list:
+        return MutableList.as_mutable(JSON.copy())
+    return None
+
+
+def _enum(column: str, members: type[Enum]) -> sa.types.TypeEngine[Any]:
+    values = [member.value for member in members]
+    if all(isinstance(value, int) for value in values):
+        return IntegerEnum(members)
+    if all(isinstance(value, str) for value in values):
+        return text_enum(members, max(32, *map(len, values)))
+    raise MappedAnnotationError(
+        f"{column}: the values of {members.__name__} are stored: let all of them be"
+        " str, or all int."
+    )

@@ -2,7 +2,8 @@
 
 from enum import StrEnum
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine, ExceptionContext, event
+from sqlalchemy.exc import DataError, DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from .engine import dialect
@@ -10,10 +11,16 @@ from .engine import dialect
 
 class FaultKind(StrEnum):
     CONFLICT = "conflict"  # a constraint rejects it; the same request fails again
+    INVALID_VALUE = "invalid-value"  # its column cannot hold it; fails again, too
     BUSY = "busy"  # rolled back or never started; worth another try
     TIMEOUT = "timeout"  # too slow, rolled back
     UNAVAILABLE = "unavailable"  # the database cannot be reached or cannot serve
     OUTCOME_UNKNOWN = "outcome-unknown"  # lost during COMMIT: committed or not
+
+
+# What an encoder says of a value: the type of a column, or a driver. A TypeError is a
+# bug of the service.
+VALUE_ERRORS = (ValueError, ArithmeticError, LookupError)
 
 
 class CommitOutcomeUnknown(Exception):
@@ -24,9 +31,21 @@ class OperationTimeout(Exception):
     """A limit of this service has ended the operation, not one of the database."""
 
 
+@event.listens_for(Engine, "handle_error")
+def _name_value_error(context: ExceptionContext) -> DataError | None:
+    """Some drivers let the error of an encoder pass as it is."""
+    error = context.original_exception
+    is_raw = context.statement and not context.sqlalchemy_exception
+    if is_raw and isinstance(error, (OverflowError, UnicodeError)):
+        return DataError(context.statement, None, error, hide_parameters=True)
+    return None
+
+
 def safe_message(error: BaseException) -> str:
     """The cause in one line for the log; it contains no value of the data."""
     cause = getattr(error, "orig", None) or error.__cause__ or error
+    if _is_value_error(error):
+        return f"a parameter cannot be sent: {type(_root(cause)).__name__}"
     return dialect.safe_text(cause).split("\n")[0]
 
 
@@ -43,4 +62,18 @@ def classify(error: BaseException) -> FaultKind | None:
             return FaultKind(code)
         if error.connection_invalidated:
             return FaultKind.UNAVAILABLE
+    if _is_value_error(error):
+        return FaultKind.INVALID_VALUE
     return None
+
+
+def _is_value_error(error: BaseException) -> bool:
+    return isinstance(error, StatementError) and isinstance(
+        _root(error.orig), VALUE_ERRORS
+    )
+
+
+def _root(error: BaseException | None) -> BaseException | None:
+    while error and error.__cause__:
+        error = error.__cause__
+    return error

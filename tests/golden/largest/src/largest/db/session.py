@@ -2,6 +2,7 @@
 
 from .database import Database, Read, Write
 from .open import open_database
-from .orm import ReadSession, WriteSession
+from .orm.reads import ReadSession
+from .orm.writes import WriteSession
 
 __all__ = ["Database", "Read", "ReadSession", "Write", "WriteSession", "open_database"]

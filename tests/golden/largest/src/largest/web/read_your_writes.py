@@ -24,6 +24,8 @@ COOKIE = f"{__name__.partition('.')[0]}_read_after"
 class ReadYourWrites:
     """Answers a write with its position, and takes it from the reads that follow."""
 
+    exposed = (HEADER,)  # to a page of another origin
+
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 

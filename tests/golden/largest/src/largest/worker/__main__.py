@@ -27,6 +27,7 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
 
 from billiard import current_process  # type: ignore[import-untyped]
 from celery import signals  # type: ignore[import-untyped]
+from celery.bin.celery import celery as command_line  # type: ignore[import-untyped]
 from prometheus_client import start_http_server, values
 
 # A file for each place of a process, not for each process: the successor of a process
@@ -38,8 +39,9 @@ values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
 from ..features import CONFIGURE
 from ..settings import Settings
 from ..web.logs import configure_logging
-from .app import celery
-from .metrics import WorkerMetrics, end_gauges
+from .app import PACKAGE
+from .metrics import WorkerMetrics, end_gauges, report_killed
+from .startup_check import check_budget_before_fork
 
 # Celery's command line would read these past the checks of the settings.
 CELERY_CLI_VARIABLES = (
@@ -72,6 +74,8 @@ def main() -> None:
     # Before the runtime opens its database: the gauges of a process that was killed
     # would be those of its successor.
     signals.worker_process_init.connect(end_gauges)
+    signals.task_retry.connect(report_killed)
+    signals.task_failure.connect(report_killed)
     signals.setup_logging.connect(set_up_logging, weak=False)
     signals.worker_shutting_down.connect(end_in_time, weak=False)
     for name in CELERY_CLI_VARIABLES:
@@ -82,8 +86,11 @@ def main() -> None:
     command, *options = arguments
     if command == "worker":
         options = [*WORKER_FLAGS, *options]
+        configure_logging(settings.log_level)
+        check_budget_before_fork(settings)
         _serve_metrics(settings.celery_metrics_port)
-    sys.exit(celery.start(["--quiet", command, *options]))
+    # Not celery.start(), whose exit code is always 0.
+    command_line(["--quiet", f"--app={PACKAGE}.worker.app", command, *options])
 
 
 def _serve_metrics(port: int) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from functools import partial
+from time import time
 from typing import Any
 
 from celery.exceptions import Reject, Retry  # type: ignore[import-untyped]
@@ -19,10 +20,12 @@ from ..db.errors import (
 )
 from . import runtime
 from .app import Configuration, Work
-from .metrics import track_task
+from .metrics import facts, track_task
 
 # Worth another try, of a task that must do no harm to run twice.
 TRANSIENT = {FaultKind.BUSY, FaultKind.UNAVAILABLE, FaultKind.OUTCOME_UNKNOWN}
+# Header of a message: since when the task finds no database, in seconds since 1970.
+UNAVAILABLE_SINCE = "unavailable_since"
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +35,13 @@ class TaskFailed(Exception):
 
 
 def execute(task: Any, work: Work) -> None:
+    request = task.request
     for header, _get, set_value in Configuration.carried:
-        set_value(task.request.get(header))
-    with track_task(task.name):
+        set_value(request.get(header))
+    if request.delivery_info.get("redelivered"):
+        text = "task %s is delivered again: its worker was gone, or had to stop"
+        logger.warning(text, task.name, extra=facts(task.name, request.id))
+    with track_task(task.name, request.id):
         try:
             seconds = Configuration.settings.celery_task_timeout_seconds
             return runtime.run(partial(_run_bounded, work, seconds))
@@ -46,7 +53,7 @@ def execute(task: Any, work: Work) -> None:
                 raise
             failure = TaskFailed(f"{fault}: {safe_message(error)}")
         if fault in TRANSIENT:
-            _retry(task, failure)
+            _retry(task, fault, failure)
         raise failure
 
 
@@ -70,14 +77,32 @@ async def _run_bounded(work: Work, seconds: float, database: Database) -> None:
         raise RuntimeError(f"A task must not exit: {error}") from error
 
 
-def _retry(task: Any, failure: TaskFailed) -> None:
-    longest = Configuration.settings.max_countdown_seconds
-    pause = min(2**task.request.retries, longest) * random.uniform(0.5, 1)  # noqa: S311
+def _retry(task: Any, fault: FaultKind, failure: TaskFailed) -> None:
+    """Publish the task again, with a pause, unless it has had its retries.
+
+    Without a database retries are bounded by time and not counted: Celery's retry()
+    counts each, and ten of them are over before a longer outage is.
+    """
+    request, settings = task.request, Configuration.settings
+    retries, since = request.retries, None
+    if fault is FaultKind.UNAVAILABLE and task.max_retries != 0:
+        since = request.get(UNAVAILABLE_SINCE) or time()
+        pause = max(time() - since, 1)
+        is_over = time() - since > settings.celery_outage_seconds
+    else:
+        pause, retries = 2.0**retries, retries + 1
+        is_over = task.max_retries is not None and retries > task.max_retries
+    if is_over or request.called_directly:
+        return
+    pause = min(pause, settings.max_countdown_seconds) * random.uniform(0.5, 1)  # noqa: S311
+    headers = {**(request.headers or {}), UNAVAILABLE_SINCE: since}
+    options = {"countdown": pause, "retries": retries, "headers": headers}
     try:
-        task.retry(exc=failure, countdown=pause)
-    except Retry:
-        logger.warning("task %s failed and is retried: %s", task.name, failure)
-        raise
-    except Reject:
-        # The broker is away as well. Celery would lose the task when it is back.
+        task.signature_from_request(request, **options).apply_async()
+    except Exception:
+        # The broker is away as well: its message stays, and comes again.
         raise Reject(str(failure), requeue=True) from None
+    text = "task %s failed and is retried in %.1f s: %s"
+    extra = facts(task.name, request.id)
+    logger.warning(text, task.name, pause, failure, extra=extra)
+    raise Retry(exc=failure, when=pause)

@@ -3,15 +3,23 @@
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from time import perf_counter
 from typing import Any
 
 from billiard import current_process  # type: ignore[import-untyped]
-from celery.exceptions import Reject, Retry  # type: ignore[import-untyped]
+from celery.exceptions import (  # type: ignore[import-untyped]
+    Reject,
+    Retry,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
+
+from .app import Configuration
 
 TASKS_TOTAL = Counter("celery_tasks_total", "Attempts that ended.", ["task", "outcome"])
 IN_PROGRESS = Gauge(
@@ -27,8 +35,13 @@ SECONDS = Histogram(
 logger = logging.getLogger(__name__)
 
 
+def facts(task: str, task_id: str) -> dict[str, object]:
+    """Fields of a record of the log."""
+    return {"task": task, "task_id": task_id}
+
+
 @contextmanager
-def track_task(task: str) -> Iterator[None]:
+def track_task(task: str, task_id: str) -> Iterator[None]:
     started, outcome = perf_counter(), "failed"
     try:
         with IN_PROGRESS.labels(task).track_inprogress():
@@ -44,8 +57,38 @@ def track_task(task: str) -> Iterator[None]:
         seconds = perf_counter() - started
         TASKS_TOTAL.labels(task, outcome).inc()
         SECONDS.labels(task).observe(seconds)
-        duration = {"duration_ms": round(seconds * 1000, 1)}
-        logger.info("%s %s", task, outcome, extra=duration)
+        milliseconds = round(seconds * 1000, 1)
+        ended = facts(task, task_id) | {"outcome": outcome}
+        ended["duration_ms"] = milliseconds
+        logger.info("%(task)s %(outcome)s", ended, extra=ended)
+
+
+def report_killed(
+    sender: Any,
+    task_id: str | None = None,
+    exception: object = None,
+    reason: Any = None,
+    **_: Any,
+) -> None:
+    """Log and count a task whose process was killed: it could not do so itself.
+
+    The parent gets Celery's signals `task_retry` and `task_failure` for it.
+    """
+    request, error = sender.request, reason.exc if reason else exception
+    if not isinstance(error, (WorkerLostError, TimeLimitExceeded)):
+        return
+    if task_id not in (None, request.id):
+        return  # a time limit is signalled twice, once without the request
+    context = copy_context()
+    for header, _get, set_value in Configuration.carried:
+        context.run(set_value, request.get(header))
+    TASKS_TOTAL.labels(sender.name, "killed").inc()
+    killed = facts(sender.name, request.id) | {"outcome": "killed"}
+    killed["next"] = f"comes again in {reason.when} s" if reason else "is given up"
+    text = (
+        "task %(task)s (%(task_id)s) was killed with its process, and %(next)s: %(e)s"
+    )
+    context.run(logger.error, text, killed | {"e": error}, extra=killed)
 
 
 class WorkerMetrics(Collector):

@@ -8,13 +8,15 @@ from urllib.parse import urlsplit
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 
 from ..db.budget import CELERY_CONCURRENCY, CELERY_POOL_SIZE, CELERY_PROCESSES
+from ..db.config.server import is_socket
 from ..db.config.settings import ConnectionSettings
+from ..db.config.url import ESCAPES, split_url
 
 Seconds = Annotated[float, Field(ge=1, le=86_400)]
 Number = Annotated[int, Field(ge=1, le=1000)]
 
 # After its time limit a task has as long as the database may take to roll back (the
-# last line of TIMEOUT_ORDER in db/config/settings.py); then its process is killed.
+# last line of TIMEOUT_ORDER in db/config/timeouts.py); then its process is killed.
 ROLLBACK_SECONDS = 10
 # The longest pause before another try.
 MAX_PAUSE_SECONDS = 60
@@ -36,6 +38,8 @@ class WorkerSettings(ConnectionSettings):
 
     # A task that takes longer is rolled back, and fails.
     celery_task_timeout_seconds: Seconds = 60
+    # A task that cannot reach the database is repeated for so long; then it fails.
+    celery_outage_seconds: Seconds = 3600
     # After SIGTERM: a task that takes longer is put back for another worker. With the
     # rollback it is below the 45 s of the platform.
     celery_shutdown_seconds: float = Field(default=20, ge=1, le=30)
@@ -60,19 +64,19 @@ class WorkerSettings(ConnectionSettings):
     @field_validator("celery_broker_url")
     @classmethod
     def _check_broker_url(cls, secret: SecretStr) -> SecretStr:
-        """As Celery parses it, whose own message shows a part of the password."""
-        text = secret.get_secret_value()
+        """Celery's own message shows a part of the password."""
+        text = secret.get_secret_value().strip()
         try:
-            url = urlsplit(text)
-            has_place = bool(url.hostname) and url.port != 0
+            urlsplit(text)  # as Celery does: to it a bracket begins an address
+            host = split_url(text, "")["host"]
         except ValueError:
-            has_place = False
-        if not has_place or not BROKER.fullmatch(text):
+            host = ""
+        if not host or is_socket(host) or not BROKER.fullmatch(text):
             raise ValueError(
                 "write redis://:password@host/0, or rediss:// for TLS;"
-                " in the password, a / is %2F, a ? is %3F, a # is %23"
+                f" {ESCAPES}, [ is %5B"
             )
-        return secret
+        return SecretStr(text)
 
     @model_validator(mode="after")
     def _check_broker_encryption(self) -> Self:
@@ -121,6 +125,9 @@ class WorkerSettings(ConnectionSettings):
             # By default a worker gives up after 100 attempts.
             "broker_connection_max_retries": None,
             "broker_connection_retry_on_startup": True,
+            # By default an error that Redis answers ends a worker: read only, out of
+            # memory, without permission.
+            "broker_channel_error_retry": True,
             "broker_transport_options": {
                 # Services may share a Redis, and must not take each other's tasks.
                 "global_keyprefix": f"{package}:",

@@ -1,8 +1,11 @@
 """Many rows: streamed out as their reader takes them, and inserted in batches."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+import csv
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
+from io import StringIO
 from typing import Annotated, Any, TypeVar, TypeVarTuple
 
 from anyio import CancelScope
@@ -14,9 +17,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
 
 from .database import Database
-from .engine.dialect import extend_timeouts, for_export
+from .engine.dialect import extend_timeouts, for_export, local_settings
 from .errors import OperationTimeout
-from .orm import reject_commit_after_error, roll_back
+from .orm.writes import reject_commit_after_error, roll_back
 
 BATCH_SIZE = 1000
 
@@ -25,12 +28,16 @@ Ts = TypeVarTuple("Ts")
 
 
 @asynccontextmanager
-async def export(database: Database) -> AsyncIterator[AsyncConnection]:
+async def export(
+    database: Database, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[AsyncConnection]:
     """A connection for one long SELECT: `await connection.stream(query)`.
 
     The export may take minutes, at the pace of its reader, so it has timeouts of its
     own. At most `exports_at_once` run at a time; the next one waits for its turn.
+    `settings` are those of `database.write()`.
     """
+    local = local_settings(settings)
     limits = database.settings.limits
     seconds = limits.export_timeout_seconds
     async with (
@@ -40,6 +47,8 @@ async def export(database: Database) -> AsyncIterator[AsyncConnection]:
         try:
             async with asyncio.timeout(seconds) as limit:
                 await extend_timeouts(connection, seconds)
+                if local:
+                    await connection.execute(*local)
                 yield await connection.execution_options(
                     yield_per=BATCH_SIZE, time_limit=seconds
                 )
@@ -58,14 +67,33 @@ async def batches(rows: AsyncResult[*Ts]) -> AsyncIterator[Sequence[Row[*Ts]]]:
         yield batch
 
 
+async def csv_lines(rows: AsyncResult[Any]) -> AsyncIterator[str]:
+    """The rows of `connection.stream()` as CSV, below the names of their columns."""
+    yield ",".join(rows.keys()) + "\r\n"
+    async for batch in batches(rows):
+        text = StringIO()
+        csv.writer(text).writerows(map(_iso_times, batch))
+        yield text.getvalue()
+
+
+def _iso_times(row: Sequence[Any]) -> list[Any]:
+    return [each.isoformat() if isinstance(each, datetime) else each for each in row]
+
+
 @asynccontextmanager
-async def bulk_insert(database: Database) -> AsyncIterator[AsyncConnection]:
+async def bulk_insert(
+    database: Database, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[AsyncConnection]:
     """A transaction for many rows: `await connection.execute(insert(Table), rows)`.
 
-    A session would keep an object for each of them.
+    A session would keep an object for each of them. `settings` are those of
+    `database.write()`.
     """
+    local = local_settings(settings)
     async with database.writes.connect() as connection:
         try:
+            if local:
+                await connection.execute(*local)
             yield connection
             reject_commit_after_error(connection.sync_connection)
             await database.commit(connection)
@@ -111,3 +139,5 @@ async def _export(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
 
 # Until the response has ended, which reads from it.
 Export = Annotated[AsyncConnection, Depends(_export, scope="request")]
+
+Database.sessions[_export] = True

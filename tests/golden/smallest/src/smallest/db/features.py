@@ -6,7 +6,7 @@ from typing import ClassVar
 from .config.settings import ConnectionSettings
 from .doctor.report import Check
 from .engine.create import Hook
-from .routing import open_primary_only
+from .primary import open_primary_only
 
 
 class DatabaseSettings(ConnectionSettings):

@@ -1,27 +1,26 @@
 """Routing: which server executes the statements of a read."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Protocol
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
-
-# A statement that was lost after longer would take as long again: it is not repeated.
-RETRY_WITHIN_SECONDS = 1
 
 
 class Target(Protocol):
-    """A server to read from."""
+    """A server to read from; on `snapshots` a connection begins a transaction."""
 
-    @property
-    def engine(self) -> AsyncEngine: ...
+    engine: AsyncEngine
+    snapshots: AsyncEngine
 
 
 class Router(Protocol):
     async def choose(self, current: Target | None) -> Target:
         """The target of the next statement; `current` is that of the last one."""
+
+    def candidates(self) -> Sequence[AsyncEngine]:
+        """The engines that the first statement of a read may use now."""
 
     def retry(
         self, target: Target, error: SQLAlchemyError, seconds: float
@@ -30,27 +29,3 @@ class Router(Protocol):
 
     def committed(self, connection: Connection) -> None:
         """Called after each COMMIT, on the connection that has committed."""
-
-
-class PrimaryOnly:
-    """The router of a service without replicas; it is its own target."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
-
-    async def choose(self, current: Target | None) -> Target:
-        return self
-
-    def retry(
-        self, target: Target, error: SQLAlchemyError, seconds: float
-    ) -> Target | None:
-        lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        return target if lost and seconds < RETRY_WITHIN_SECONDS else None
-
-    def committed(self, connection: Connection) -> None:
-        pass
-
-
-@asynccontextmanager
-async def open_primary_only(engine: AsyncEngine, _: object) -> AsyncIterator[Router]:
-    yield PrimaryOnly(engine)

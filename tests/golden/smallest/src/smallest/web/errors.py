@@ -8,10 +8,13 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from fastapi.routing import iter_route_contexts
+from sqlalchemy.exc import StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..db.errors import (
     CommitOutcomeUnknown,
@@ -21,12 +24,18 @@ from ..db.errors import (
     safe_message,
 )
 from .middleware import request_id
+from .routes import path_of
 
 logger = logging.getLogger(__name__)
 
 # Status and detail.
 PROBLEMS = {
     FaultKind.CONFLICT: (409, "A constraint of the database rejects this change."),
+    FaultKind.INVALID_VALUE: (
+        422,
+        "A value is too large, too long, or not of the kind that its column holds."
+        " Nothing was changed.",
+    ),
     FaultKind.BUSY: (
         503,
         "No connection or lock in time. Nothing was changed: retry.",
@@ -57,10 +66,24 @@ def problem(
     return JSONResponse(body, status, headers, "application/problem+json")
 
 
-async def _http_error(_: Request, error: HTTPException) -> Response:
+async def _http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code in (204, 304):  # they have no body
         return Response(status_code=error.status_code, headers=error.headers)
+    if error.status_code == 405:  # Starlette names the methods of one route alone
+        headers = {"Allow": ", ".join(sorted(_methods(request)))}
+        return problem(405, error.detail, headers=headers)
     return problem(error.status_code, error.detail, headers=error.headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Of all routes with the path of the request."""
+    path = path_of(request.scope)
+    return {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if (pattern := getattr(route, "path_regex", None)) and pattern.match(path)
+        for method in route.methods or ()
+    }
 
 
 async def _invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -72,7 +95,7 @@ async def _invalid_request(_: Request, error: RequestValidationError) -> JSONRes
     return problem(422, "The request is not valid.", errors=errors)
 
 
-async def _database_error(_: Request, error: Exception) -> JSONResponse:
+async def _database_error(_: HTTPConnection, error: Exception) -> Response:
     fault = classify(error)
     if not fault:
         raise error
@@ -86,19 +109,49 @@ async def _client_disconnected(_: Request, __: ClientDisconnect) -> Response:
     return Response(status_code=499)  # for the log: no client waits for an answer
 
 
-async def _internal_error(_: Request, error: Exception) -> JSONResponse:
-    # The traceback is in the log: Starlette raises the error again after this.
-    headers = {"X-Request-ID": request_id.get() or ""}
-    return problem(500, "This is a fault of the service.", headers=headers)
+class UnhandledErrors:
+    """Answers 500 to an error without a handler, and logs its traceback.
+
+    Starlette would do it outside of every middleware, without their headers, and raise
+    the error again: the server would close the connection without a word. An answer
+    that has begun is cut, so that its reader sees that it is not whole.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        has_begun = has_ended = False
+
+        async def note(message: Message) -> None:
+            nonlocal has_begun, has_ended
+            if message["type"] == "http.response.start":
+                has_begun = True
+            else:
+                has_ended = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note)
+        except Exception as error:
+            if has_begun and not has_ended:
+                raise
+            logger.exception("unhandled %s", type(error).__name__)
+            if not has_begun:
+                answer = problem(500, "This is a fault of the service.")
+                await answer(scope, receive, send)
 
 
+# Around the handlers, within all other middleware; and for an error of a middleware.
+UNHANDLED_ERRORS = Middleware(UnhandledErrors)
 EXCEPTION_HANDLERS: dict[Any, Callable[..., Any]] = {
     ClientDisconnect: _client_disconnected,
     HTTPException: _http_error,
     RequestValidationError: _invalid_request,
-    DBAPIError: _database_error,
+    StatementError: _database_error,
     PoolTimeoutError: _database_error,
     CommitOutcomeUnknown: _database_error,
     OperationTimeout: _database_error,
-    Exception: _internal_error,
 }

@@ -4,9 +4,6 @@ from pydantic import SecretStr
 
 from .environment import EnvironmentSettings
 
-# The addresses of this machine: its traffic to itself cannot be read by another.
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
 
 class Credentials(EnvironmentSettings):
     # The URL may contain it instead.

@@ -7,10 +7,21 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def is_socket(host: str) -> bool:
+    return host.startswith("/")
+
+
+def is_local(host: str) -> bool:
+    """The traffic of this machine to itself cannot be read by another."""
+    return host in LOOPBACK or is_socket(host)
+
 
 @dataclass(frozen=True)
 class Server:
-    host: str
+    host: str  # or the path of a local socket
     port: int
     user: str
     database: str

@@ -2,8 +2,9 @@
 
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields
-from operator import le, lt
+from getpass import getuser
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -17,31 +18,15 @@ from pydantic import (
 )
 
 from ..budget import EXPORTS_AT_ONCE, MAX_OVERFLOW, POOL_SIZE
-from .backend import DEADLOCK_TIMEOUT_SECONDS, DEFAULT_PORT
-from .credentials import LOOPBACK, Credentials
-from .limits import PING_SECONDS, RESET_SECONDS, Limits
-from .server import Server
-from .url import parse_url
+from .backend import DEFAULT_PORT
+from .credentials import Credentials
+from .limits import Limits
+from .server import Server, is_local, is_socket
+from .timeouts import check_order
+from .url import EXAMPLE, is_host, parse_url
 
 # 0 would mean: for ever.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400)]
-Terms = tuple[str | float, ...]
-
-ACQUIRE = "database_acquire_timeout_seconds"
-CONNECT = "database_connect_timeout_seconds"
-LOCK = "database_lock_timeout_seconds"
-STATEMENT = "database_statement_timeout_seconds"
-CLIENT = "database_client_timeout_seconds"
-# The sum on the left must fit in the sum on the right, or the wrong limit ends a wait.
-TIMEOUT_ORDER: tuple[tuple[Terms, Callable[[float, float], bool], Terms], ...] = (
-    ((DEADLOCK_TIMEOUT_SECONDS,), lt, (LOCK,)),
-    # The limits of the server first: they leave the connection usable.
-    ((LOCK,), lt, (STATEMENT,)),
-    ((STATEMENT,), lt, (CLIENT,)),
-    ((PING_SECONDS, CONNECT), le, (ACQUIRE,)),
-    # A statement in all, with a database in trouble.
-    ((ACQUIRE, CLIENT, RESET_SECONDS), le, (10,)),
-)
 
 
 class ConnectionSettings(Credentials):
@@ -51,12 +36,13 @@ class ConnectionSettings(Credentials):
 
     # One URL, or its parts.
     database_url: SecretStr | None = None
+    # A name, an address, or the path of a local socket.
     database_host: str
     database_port: int = Field(default=DEFAULT_PORT, ge=1, le=65535)
     database_user: str
     database_name: str
 
-    # In the words of libpq. Default: verify-full; on loopback: disable.
+    # In the words of libpq. Default: verify-full; on this machine: disable.
     database_sslmode: Literal["disable", "require", "verify-ca", "verify-full"]
     database_sslrootcert: FilePath | None = None
 
@@ -68,7 +54,7 @@ class ConnectionSettings(Credentials):
     database_acquire_timeout_seconds: Seconds = 3
     database_connect_timeout_seconds: Seconds = 2
     # The first two are limits of the server. After the last one the watchdog closes
-    # the connection. TIMEOUT_ORDER says how they relate.
+    # the connection. timeouts.py says how they relate.
     database_lock_timeout_seconds: Seconds = 2
     database_statement_timeout_seconds: Seconds = 5
     database_client_timeout_seconds: Seconds = 6
@@ -106,17 +92,24 @@ class ConnectionSettings(Credentials):
         """Servers of which one may be the primary instead."""
         return ()
 
-    def server_at(self, url: SecretStr, variable: str) -> Server:
+    def server_at(
+        self, url: SecretStr, variable: str, port: int = DEFAULT_PORT
+    ) -> Server:
         """The server of another URL. User, password, database and certificate are as
-        here unless the URL has them; the port is the default one. SystemExit names
-        the variable.
+        here unless the URL has them, and the port is this one. SystemExit names the
+        variable.
         """
         own = ConnectionSettings
+        parts = parse_url(url, variable)
+        if "database_host" not in parts:
+            raise ValueError(f"{variable} is without a host: write {EXAMPLE}.")
         values = {name: getattr(self, name) for name in own.model_fields}
-        values |= {"database_url": None, "database_port": DEFAULT_PORT}
-        if self.database_sslmode == _default_sslmode(self.database_host):
-            del values["database_sslmode"]  # the other host may have another default
-        return own.load(**values | parse_url(url, variable)).server
+        values |= {"database_url": None, "database_port": port}
+        # The other host may have another default, and a socket has no other mode.
+        is_default = self.database_sslmode == _default_sslmode(self.database_host)
+        if is_default or is_socket(parts["database_host"]):
+            del values["database_sslmode"]
+        return own.load(**values | parts).server
 
     def direct(self) -> Server:
         """The server itself, for migrations: nothing is in between."""
@@ -136,28 +129,39 @@ class ConnectionSettings(Credentials):
     def exports_at_once(self) -> int:
         return max(1, min(self.database_pool_size // 4, EXPORTS_AT_ONCE))
 
+    @field_validator("database_host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        if not is_host(host):
+            raise ValueError(
+                "write one name, address, or path of a local socket, without a port;"
+                " several hosts need the answer with_replicas"
+            )
+        return host
+
     @field_validator("database_sslrootcert")
     @classmethod
     def _check_certificate(cls, path: FilePath | None) -> FilePath | None:
         try:
-            ssl.create_default_context(cafile=path)
+            if path:  # to load those of this system takes long
+                ssl.create_default_context(cafile=path)
         except ssl.SSLError:
             raise ValueError(f"there is no certificate in {path}") from None
         return path
 
     @model_validator(mode="after")
-    def _check_timeouts(self) -> Self:
-        for inner, fits, outer in TIMEOUT_ORDER:
-            less, more = self._sum(inner), self._sum(outer)
-            if not fits(less, more):
-                raise ValueError(
-                    f"{_format(inner, less)} does not fit in {_format(outer, more)}:"
-                    " lower the first or raise the second."
-                )
+    def _check_encryption(self) -> Self:
+        if is_socket(self.database_host) and self.database_sslmode != "disable":
+            raise ValueError(
+                f"DATABASE_SSLMODE={self.database_sslmode} asks for encryption, which a"
+                " local socket has not: remove it, or name a host."
+            )
         return self
 
-    def _sum(self, terms: Terms) -> float:
-        return sum(getattr(self, t) if isinstance(t, str) else t for t in terms)
+    @model_validator(mode="after")
+    def _check_timeouts(self) -> Self:
+        check_order(vars(self))
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -170,20 +174,20 @@ class ConnectionSettings(Credentials):
                 " remove one of them."
             )
         values = parts | values
+        if is_socket(values.get("database_host") or ""):
+            with suppress(KeyError, OSError):  # a user id without a name
+                values = {"database_user": getuser()} | values  # as libpq does
         for name in ("database_host", "database_user", "database_name"):
             if not values.get(name):
                 raise ValueError(
-                    f"{name.upper()} is missing: set DATABASE_URL, or DATABASE_HOST,"
-                    " DATABASE_USER and DATABASE_NAME."
+                    f"{name.upper()} is missing in DATABASE_URL: write {EXAMPLE}."
+                    if url
+                    else f"{name.upper()} is missing: set DATABASE_URL, or"
+                    " DATABASE_HOST, DATABASE_USER and DATABASE_NAME."
                 )
         sslmode = _default_sslmode(values["database_host"])
         return {"database_sslmode": sslmode} | values
 
 
 def _default_sslmode(host: str) -> str:
-    return "disable" if host in LOOPBACK else "verify-full"
-
-
-def _format(terms: Terms, total: float) -> str:
-    names = [t.upper() if isinstance(t, str) else f"{t} s" for t in terms]
-    return " + ".join(names) + (f" = {total:g} s" if names != [f"{total:g} s"] else "")
+    return "disable" if is_local(host) else "verify-full"

@@ -4,7 +4,9 @@ import asyncio
 import sys
 from dataclasses import replace
 
+from ...features import ServiceSettings
 from ...settings import Settings
+from ...web.edge import check_edge
 from ..engine.create import create_engine
 from ..migrations import check_migrations
 from .checks import SERVER_CHECKS
@@ -12,10 +14,18 @@ from .report import Check, run_checks
 from .server import HINTS, server, timeouts
 
 
+def load_settings() -> ServiceSettings:
+    """A missing setting of your own is no matter of the doctor."""
+    try:
+        return Settings.load()
+    except SystemExit:
+        return ServiceSettings.load()
+
+
 def main() -> None:
-    settings = Settings.load()
+    settings = load_settings()
     checks: dict[str, Check] = {"server": server, **SERVER_CHECKS, **settings.checks}
-    checks |= {"timeouts": timeouts, "migrations": check_migrations}
+    checks |= {"timeouts": timeouts, "edge": check_edge, "migrations": check_migrations}
     # Two connections, to see whether they get two sessions.
     limits = replace(settings.limits, pool_size=2)
     engine = create_engine(settings.server, limits, settings.hooks)

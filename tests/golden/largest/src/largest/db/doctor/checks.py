@@ -5,8 +5,8 @@ from time import time
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..budget import FLEET_PROCESSES, WORKERS
-from ..config.credentials import LOOPBACK
 from ..config.environment import positive_number
+from ..config.server import is_local, is_socket
 from ..config.settings import ConnectionSettings
 from ..engine.dialect import (
     CONNECTION_LIMIT_QUERY,
@@ -18,9 +18,11 @@ from .report import Check, CheckResult
 
 async def encryption(_: AsyncConnection, settings: ConnectionSettings) -> CheckResult:
     mode = settings.database_sslmode
+    if is_socket(settings.database_host):
+        return "ok", "none, on a local socket"
     if mode == "require" and not settings.database_sslrootcert:
         return "warn", "not verified: set DATABASE_SSLMODE=verify-full"
-    if mode == "disable" and settings.database_host not in LOOPBACK:
+    if mode == "disable" and not is_local(settings.database_host):
         return "fail", "none: set DATABASE_SSLMODE=verify-full"
     return "ok", "none, on this machine" if mode == "disable" else mode
 

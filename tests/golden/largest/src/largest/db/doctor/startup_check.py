@@ -6,6 +6,8 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from ..database import Database
 from ..errors import safe_message
 from ..features import DatabaseSettings
@@ -26,7 +28,7 @@ async def open_database_checked(settings: DatabaseSettings) -> AsyncIterator[Dat
         if mode == "off":
             yield database
             return
-        task = asyncio.create_task(_check(database, settings))
+        task = asyncio.create_task(check_budget(database.engine, settings))
         if mode == "refuse":
             await asyncio.wait({task}, timeout=START_SECONDS)
             if task.done() and task.result() == "fail":
@@ -41,13 +43,14 @@ async def open_database_checked(settings: DatabaseSettings) -> AsyncIterator[Dat
             await asyncio.wait({task}, timeout=START_SECONDS)
 
 
-async def _check(database: Database, settings: DatabaseSettings) -> str:
+async def check_budget(engine: AsyncEngine, settings: DatabaseSettings) -> str:
+    """Log it; ok, warn or fail."""
     budget = {**SERVER_CHECKS, **settings.checks}["budget"]
     try:
-        async with database.engine.connect() as connection:
+        async with engine.connect() as connection:
             level, text = await budget(connection, settings)
     except Exception as error:  # whatever it is, the service can start
         level, text = "warn", f"cannot be checked: {safe_message(error)}"
     severity = logging.INFO if level == "ok" else logging.WARNING
-    logger.log(severity, "connection budget: %s", text)
+    logger.log(severity, "connection budget: %s", text, extra={"budget": level})
     return level

@@ -1,14 +1,17 @@
 """PostgreSQL: transactions, error codes, queries about the server, migrations."""
 
+import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-# The session of the server, its time, whether it is the primary; the lowest limit of
+# The server, its session, its time, whether it is the primary; the lowest limit of
 # connections for this role, which is no superuser, with the name of that limit.
+SERVER_ID_QUERY = "SELECT pg_postmaster_start_time()"
 SESSION_ID_QUERY = "SELECT pg_backend_pid()"
 SERVER_TIME_QUERY = "SELECT extract(epoch FROM clock_timestamp())"
 PRIMARY_QUERY = "SELECT NOT pg_is_in_recovery()"
@@ -26,8 +29,10 @@ ORDER BY most LIMIT 1
 READ_ONLY_SQLSTATE = "25006"
 
 # SQLSTATE, or its first characters, and the kind of fault: see FaultKind.
-FAULTS = {
+FAULTS: dict[str, str | None] = {
     "08": "unavailable",  # connection failed
+    "22012": None,  # division by zero: a bug of the service
+    "22": "invalid-value",  # out of range, too long, NUL, no such member of an enum
     "23": "conflict",  # unique, foreign key, not null, check, exclusion
     READ_ONLY_SQLSTATE: "unavailable",
     "25P03": "timeout",  # idle_in_transaction_session_timeout
@@ -35,24 +40,52 @@ FAULTS = {
     "3D000": "unavailable",  # no such database
     "40": "busy",  # deadlock or serialization failure, rolled back
     "53": "busy",  # too many connections, out of memory or disk
+    "54000": "invalid-value",  # longer than an index or a row can hold
     "55P03": "busy",  # lock not available
     "57014": "timeout",  # statement_timeout
     "57P": "unavailable",  # the server is stopping or starting
 }
 
+# What a server says last: it has ended the session, so it commits nothing more.
+SESSION_ENDED = {"25P03", "57P01", "57P04", "57P05"}
+
 # An index may take an hour to build. A lock may not: every statement behind a waiting
 # ALTER TABLE waits too.
 MIGRATION_LIMITS = (
-    "SELECT set_config('lock_timeout', '5s', false),"
-    " set_config('statement_timeout', '1h', false),"
-    " set_config('idle_in_transaction_session_timeout', '1h', false)"
+    "SET lock_timeout = '5s'",
+    "SET statement_timeout = '1h'",
+    "SET idle_in_transaction_session_timeout = '1h'",
 )
+
+# Whether SQL lacks the FOR UPDATE of its statement.
+OMITS_LOCKS = False
+# What is no SQL: names and texts in quotes, comments. And the functions that lock,
+# write or keep state, though a SELECT calls them.
+QUOTED = (
+    r""""(?:[^"]|"")*"|\be'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'"""
+    r"""|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/"""
+)
+STATEFUL = (
+    r"\b(set_config|setseed|set_limit|nextval|setval|dblink\w*|lo_\w+|pg_notify"
+    r"|pg_(try_)?advisory\w*|pg_(terminate|cancel)_backend|pg_stat_reset\w*"
+    r"|pg_(create|drop|copy|replication|logical|wal|backup|file|switch)_\w+"
+    r"|pg_(reload_conf|rotate_logfile|promote|import_system_collations))\s*\("
+)
+SETTING = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*", re.IGNORECASE | re.ASCII)
 
 
 def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by SQLSTATE; the class of an error depends on the driver."""
-    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    sqlstate = _sqlstate(error.orig)
     return next((FAULTS[code] for code in FAULTS if sqlstate.startswith(code)), None)
+
+
+def is_rolled_back(error: DBAPIError) -> bool:
+    """Whether COMMIT had no effect, although its connection is lost."""
+    return (
+        getattr(error, "is_before_commit", False)
+        or _sqlstate(error.orig) in SESSION_ENDED
+    )
 
 
 def is_read_only(error: BaseException) -> bool:
@@ -60,14 +93,60 @@ def is_read_only(error: BaseException) -> bool:
     return getattr(error, "sqlstate", None) == READ_ONLY_SQLSTATE
 
 
+def rejects_write(error: BaseException) -> bool:
+    """Whether the server refuses to write, in this session or as a standby."""
+    return is_read_only(getattr(error, "orig", None) or error)
+
+
 def safe_text(error: BaseException) -> str:
-    """The message of the server; data are quoted only behind its first line."""
-    return str(error)
+    """The message of the server, without the data that it quotes."""
+    sqlstate = _sqlstate(error)
+    if sqlstate.startswith("22"):
+        return f"{sqlstate} {type(error.__cause__ or error).__name__}"
+    return str(error)  # data are behind its first line
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    """Of the first cause: asyncpg has the last words of a server behind its own."""
+    sqlstate = ""
+    while error:
+        sqlstate = getattr(error, "sqlstate", None) or sqlstate
+        error = error.__cause__
+    return sqlstate
 
 
 def with_transactions(engine: AsyncEngine) -> AsyncEngine:
     """The same pool; a connection begins a transaction."""
     return engine.execution_options(isolation_level="READ COMMITTED")
+
+
+def with_snapshots(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool; a connection begins a transaction that only reads, and sees the
+    state of its first statement.
+    """
+    return engine.execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True
+    )
+
+
+def local_settings(
+    settings: Mapping[str, str] | None,
+) -> tuple[TextClause, dict[str, str]] | None:
+    """The statement that sets them for a transaction, and its values."""
+    for name, value in (settings or {}).items():
+        if not SETTING.fullmatch(name) or not isinstance(value, str):
+            raise InvalidRequestError(
+                f"{name!r} is no local setting: its name is letters, digits and _ in"
+                " parts with a dot between, as app.tenant, and its value is a str."
+            )
+    if not settings:
+        return None
+    calls: list[str] = []
+    values: dict[str, str] = {}
+    for number, (name, value) in enumerate(settings.items()):
+        calls.append(f"set_config(:name{number}, :value{number}, true)")
+        values |= {f"name{number}": name, f"value{number}": value}
+    return text(f"SELECT {', '.join(calls)}"), values
 
 
 def for_export(engine: AsyncEngine) -> AsyncEngine:

@@ -15,6 +15,7 @@ from .watchdog import BoundedDialect
 
 DRIVERNAME = "postgresql+asyncpg_bounded"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
+STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 
 class Dialect(BoundedDialect, PGDialect_asyncpg):
@@ -40,14 +41,16 @@ def connect_args(server: Server, limits: Limits) -> dict[str, Any]:
 
 
 def _drop_stale(context: ExceptionContext) -> None:
-    """A migration has changed a table behind this connection's prepared statements.
+    """A migration has changed a table or a type behind the prepared statements.
 
-    The next connection knows the table as it is now: treat it like a lost one.
+    A connection would reject them for as long as it lives: treat all of the pool like
+    lost ones. What is internal to a server is not translated.
     """
     cause = getattr(context.original_exception, "__cause__", None)
-    if isinstance(cause, asyncpg.InvalidCachedStatementError):
+    if isinstance(cause, asyncpg.InternalServerError):
+        context.is_disconnect |= "cache lookup failed" in str(cause)
+    elif isinstance(cause, STALE):
         context.is_disconnect = True
-        context.invalidate_pool_on_disconnect = False
 
 
 async def ping(connection: Any) -> None:

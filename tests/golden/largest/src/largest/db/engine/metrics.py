@@ -78,8 +78,14 @@ class PoolMetrics:
         self._report_leaks(pool.checkouts, now)
         if pool.rejected and now - self._logged_at > REJECTED_LOG_SECONDS:
             REFUSED.labels(name).inc(pool.rejected)
-            text = "connection pool rejected %d checkouts: %s"
-            logger.warning(text, pool.rejected, pool.status())
+            facts = {
+                "pool": name,
+                "rejected": pool.rejected,
+                "in_use": pool.checkedout(),
+            }
+            facts |= {"waiting": pool.gate.waiting, "state": pool.status()}
+            text = "connection pool rejected %(rejected)d checkouts: %(state)s"
+            logger.warning(text, facts, extra=facts)
             pool.rejected, self._logged_at = 0, now
         self._refreshed_at = now
         return bool(pool.checkedout() or pool.checkouts or pool.rejected)
@@ -89,9 +95,10 @@ class PoolMetrics:
         LEAKED.labels(self._name).set(len(leaks))
         for leak in leaks:
             if self._refreshed_at - leak.since <= LEAK_SECONDS:
-                text = "connection checked out for %d s, possible leak: %s"
-                age = round(now - leak.since)
-                leak.context.run(logger.warning, text, age, leak.caller)
+                text = "connection checked out for %(seconds)d s, possible leak: %(at)s"
+                facts = {"pool": self._name, "seconds": round(now - leak.since)}
+                facts["at"] = leak.caller
+                leak.context.run(logger.warning, text, facts, extra=facts)
 
 
 def instrument(engine: AsyncEngine, name: str, *, leak_trace: bool) -> None:
@@ -104,10 +111,12 @@ def instrument(engine: AsyncEngine, name: str, *, leak_trace: bool) -> None:
     created = CREATED.labels(name)
     event.listen(engine.sync_engine, "connect", lambda *_: created.inc())
 
-    def count(_: object, __: object, error: BaseException | None) -> None:
+    def count(_: object, entry: Any, error: BaseException | None) -> None:
         reason = "cancelled" if isinstance(error, asyncio.CancelledError) else "error"
         if isinstance(error, DisconnectionError):  # of validation.py
             reason = str(error)
+        elif entry.info.get("moved"):
+            reason = "moved"
         INVALIDATED.labels(name, reason).inc()
 
     event.listen(engine.sync_engine, "invalidate", count)

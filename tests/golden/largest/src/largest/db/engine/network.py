@@ -1,12 +1,18 @@
 """The socket of a driver's connection: shut down, named, kept alive."""
 
 import os
+import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 Fileno = Callable[[Any], int]
+
+# Linux sees the end behind bytes that are still to be read. Everywhere: a reset.
+PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
 
 KEEPALIVE = {
     "TCP_KEEPIDLE": 60,  # seconds
@@ -16,11 +22,27 @@ KEEPALIVE = {
 }
 
 
+class LostBeforeCommit(DBAPIError):
+    """The connection was closed before COMMIT was sent: nothing was changed."""
+
+    is_before_commit = True
+
+
 def shut_down(fileno: Fileno, connection: Any) -> None:
     """End every wait for the server, by the socket of a driver's connection."""
     # It may be closed already.
     with suppress(Exception), _duplicate(fileno, connection) as tcp:
         tcp.shutdown(socket.SHUT_RDWR)
+
+
+def is_closed(fileno: Fileno, connection: Any) -> bool:
+    """Whether the other end has closed it, or this one: what the system knows now."""
+    poll = select.poll()
+    try:
+        poll.register(fileno(connection), PEER_CLOSED)
+        return bool(poll.poll(0))
+    except Exception:  # the driver has closed it
+        return True
 
 
 def peer_address(fileno: Fileno, connection: Any) -> str:
@@ -39,7 +61,8 @@ def keep_alive(fileno: Fileno, connection: Any) -> None:
     Load balancers and firewalls drop an idle one silently after 240 to 600 s. First
     probe after 60 s, dead after 3 at 10 s; unanswered data after 10 s.
     """
-    with _duplicate(fileno, connection) as tcp:
+    # One that is closed already fails at its first use.
+    with suppress(OSError), _duplicate(fileno, connection) as tcp:
         if tcp.family == socket.AF_UNIX:
             return
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

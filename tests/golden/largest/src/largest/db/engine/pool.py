@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Self, cast
 from weakref import ref
 
 from greenlet import getcurrent  # type: ignore[import-untyped]
-from sqlalchemy import event
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 from sqlalchemy.util import await_only
@@ -40,9 +39,6 @@ class FairPool(AsyncAdaptedQueuePool):
         self.rejected = 0
         self.leak_trace = False
         self.ticker: Ticker | None = None  # none: the pool has no metrics
-        # recreate() passes listeners on: twice is harmless, a permit is released once.
-        event.listen(self, "checkin", _release)
-        event.listen(self, "detach", _release)
 
     def connect(self) -> PoolProxiedConnection:
         began = monotonic()
@@ -64,6 +60,14 @@ class FairPool(AsyncAdaptedQueuePool):
             self._record(connection, began, self.ticker)
         return connection
 
+    def _do_return_conn(self, record: Any) -> None:
+        # Not at "checkin", which comes before an overflow connection is closed.
+        try:
+            super()._do_return_conn(record)
+        finally:
+            if gate := record.record_info.pop("gate", None):
+                gate.release()
+
     def _record(
         self, connection: PoolProxiedConnection, began: float, ticker: Ticker
     ) -> None:
@@ -73,6 +77,17 @@ class FairPool(AsyncAdaptedQueuePool):
         self.checkouts.append(Checkout(ref(connection), now, copy_context(), caller))
         if ticker.loop is not asyncio.get_running_loop():
             ticker.start()
+
+    def excess_wait(self) -> float:
+        """The predicted wait if the gate would reject a checkout now, else 0."""
+        seconds = self.timeout()
+        wait = 0.0 if self.gate.free else self.gate.predicted_wait(seconds)
+        return wait if wait > seconds else 0.0
+
+    def count_rejected(self) -> None:
+        self.rejected += 1
+        if self.ticker:
+            self.ticker.start()
 
     def abort(self, shut_down: Callable[[Any], None]) -> None:
         """Let every caller that waits for the server try elsewhere."""
@@ -90,19 +105,11 @@ class FairPool(AsyncAdaptedQueuePool):
         try:
             await_only(self.gate.acquire(self.timeout()))
         except TimeoutError:
-            self.rejected += 1
-            if self.ticker:
-                self.ticker.start()
+            self.count_rejected()
             raise PoolTimeoutError(
                 f"no connection within {self.timeout():g} s: {self.gate.permits} in"
                 f" use, {self.gate.waiting} waiting"
             ) from None
-
-
-def _release(_: object, entry: Any) -> None:
-    gate: Gate | None = entry.record_info.pop("gate", None)
-    if gate:
-        gate.release()
 
 
 def _caller() -> str:

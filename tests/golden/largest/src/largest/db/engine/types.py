@@ -1,12 +1,14 @@
-"""The column type for each annotation of a model, and how a migration writes it."""
+"""Column types for annotations of models, where those of SQLAlchemy lose something."""
 
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
-TYPES: dict[Any, Any] = {
-    datetime: sa.DateTime(timezone=True),
-    int: sa.BigInteger(),
-}
+DATETIME = sa.DateTime(timezone=True)
+TIME = sa.Time()
+JSON = postgresql.JSONB(none_as_null=True)
+TYPES: dict[Any, Any] = {int: sa.BigInteger()}
+# An annotation without a type that keeps its values, and what helps.
+REJECTED: dict[Any, str] = {}
 MIGRATION_OPTIONS: dict[str, Any] = {}

@@ -10,13 +10,13 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection as Connection
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..config.limits import IDLE_SECONDS, LIFETIME_SECONDS, PING_SECONDS
 from .dialect import is_read_only
-from .network import Fileno, keep_alive
+from .network import Fileno, LostBeforeCommit, keep_alive
 from .timing import remaining
 
 # Connections opened together must not expire together.
@@ -69,20 +69,22 @@ class Validation:
         self._watchdog = watchdog
         self._ping = ping
         _POOLS[engine.sync_engine] = self
-        # Before the queries of SQLAlchemy's first connect, which have no time limit.
-        event.listen(engine.sync_engine, "first_connect", self._on_first, insert=True)
+        # Before the queries of SQLAlchemy at a connect, which have no time limit.
+        event.listen(engine.sync_engine, "connect", self._before_queries, insert=True)
         event.listen(engine.sync_engine, "connect", self._on_connect)
         event.listen(engine.sync_engine, "checkout", self._on_checkout)
         event.listen(engine.sync_engine, "checkin", self._on_checkin)
+        event.listen(engine.sync_engine, "handle_error", self._invalidate_if_lost)
         event.listen(engine.sync_engine, "handle_error", self._retire_if_read_only)
 
     def retire(self, reason: str) -> None:
         now = self.retired_at = monotonic()
         if reason and now - self._logged_at > RETIRED_LOG_SECONDS:
             self._logged_at = now
-            logger.warning("connection pool retired: %s", reason)
+            text = "connection pool retired: %s"
+            logger.warning(text, reason, extra={"reason": reason})
 
-    def _on_first(self, connection: Connection, _: ConnectionPoolEntry) -> None:
+    def _before_queries(self, connection: Connection, _: ConnectionPoolEntry) -> None:
         self._watchdog.arm(connection, remaining(self._watchdog.seconds))
 
     def _on_connect(self, connection: Connection, entry: ConnectionPoolEntry) -> None:
@@ -121,6 +123,20 @@ class Validation:
             entry.invalidate(soft=True)
         entry.info["used_at"] = monotonic()
 
+    def _invalidate_if_lost(self, context: ExceptionContext) -> DBAPIError | None:
+        """Errors that are none of the driver: of COMMIT, and of the event loop."""
+        error = context.original_exception
+        if context.sqlalchemy_exception or not context.connection:
+            return None
+        if isinstance(error, LostBeforeCommit):
+            context.is_disconnect = True
+        elif isinstance(error, (RuntimeError, OSError)) and self._watchdog.is_closed(
+            context.connection.connection
+        ):
+            context.is_disconnect = True
+            return DBAPIError(context.statement, None, error, True, True)
+        return None
+
     def _retire_if_read_only(self, context: ExceptionContext) -> None:
         """A server that rejects a write is not the primary any more: neither are the
         servers of the other connections of this pool.
@@ -130,6 +146,8 @@ class Validation:
         if context.statement and is_read_only(context.original_exception):
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = False
+            if context.connection:
+                context.connection.info["moved"] = True
             self.retire("the server rejects writes, so it is not the primary")
 
 

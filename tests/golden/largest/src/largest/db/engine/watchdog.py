@@ -13,7 +13,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine.default import DefaultDialect
 
 from ..config.limits import RESET_SECONDS
-from .network import Fileno, peer_address, shut_down
+from .network import Fileno, LostBeforeCommit, is_closed, peer_address, shut_down
 from .timing import Ticker
 
 T = TypeVar("T")
@@ -70,13 +70,18 @@ class Watchdog:
     def shut_down(self, driver_connection: Any) -> None:
         shut_down(self._fileno, driver_connection)
 
+    def is_closed(self, connection: Any) -> bool:
+        return is_closed(self._fileno, connection.driver_connection)
+
     def _close(self, connection: Any, seconds: float) -> None:
         driver = connection.driver_connection
+        server = peer_address(self._fileno, driver)
+        facts = {"seconds": seconds, "pool": self._pool, "server": server}
         logger.warning(
-            "database gave no answer within %.1f s: connection closed (pool %s, %s)",
-            seconds,
-            self._pool,
-            peer_address(self._fileno, driver),
+            "database gave no answer within %(seconds).1f s: connection closed"
+            " (pool %(pool)s, %(server)s)",
+            facts,
+            extra=facts,
         )
         self.shut_down(driver)
 
@@ -102,6 +107,8 @@ class BoundedDialect(DefaultDialect):
         self._execute(super().do_execute_no_params, cursor, *args)
 
     def do_commit(self, dbapi_connection: Any) -> None:
+        if self.watchdog.is_closed(dbapi_connection):
+            self._end(_raise_lost, dbapi_connection, RESET_SECONDS)
         self._end(super().do_commit, dbapi_connection, self.watchdog.seconds)
 
     def do_rollback(self, dbapi_connection: Any) -> None:
@@ -152,6 +159,16 @@ class BoundedDialect(DefaultDialect):
         except BaseException:
             _distrust(connection)
             raise
+
+
+def _raise_lost(connection: Any) -> None:
+    cause: Exception = ConnectionError("connection closed before COMMIT")
+    try:
+        # COMMIT is not sent. By the error of what changes nothing the driver says why.
+        connection.cursor().execute("SELECT 1")
+    except Exception as error:
+        cause = error
+    raise LostBeforeCommit(None, None, cause, connection_invalidated=True)
 
 
 def _distrust(connection: Any) -> None:

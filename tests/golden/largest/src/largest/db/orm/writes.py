@@ -1,15 +1,16 @@
 """Sessions for writing: one transaction each."""
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, ExceptionContext, event
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, IllegalStateChangeError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ..errors import safe_message
-from .reads import ENDED
+from . import ENDED
 
 WriteSession = AsyncSession
 
@@ -33,7 +34,7 @@ class EndedSession(WriteOrmSession):
     """
 
     def __getattribute__(self, name: str) -> Any:
-        if name.startswith("_") or name == "close":
+        if name.startswith("_") or name in ("close", "dispatch"):
             return super().__getattribute__(name)
         raise InvalidRequestError(ENDED.format("write"))
 
@@ -42,6 +43,9 @@ class EndedSession(WriteOrmSession):
 def _after_begin(
     session: Session, transaction: SessionTransaction, connection: Connection
 ) -> None:
+    if isinstance(session, EndedSession):
+        connection.close()
+        raise InvalidRequestError(ENDED.format("write"))
     session.info["connection"] = connection
     if not transaction.nested and (settings := session.info["settings"]):
         connection.execute(*settings)
@@ -95,15 +99,16 @@ async def roll_back(unit: AsyncSession | AsyncConnection) -> None:
     """
     try:
         await unit.rollback()
-    except DBAPIError as error:
+    except (DBAPIError, IllegalStateChangeError) as error:
         logger.warning("ROLLBACK failed: %s", safe_message(error))
 
 
 async def end(session: AsyncSession) -> None:
-    """Close; a transaction that is still open, as when its COMMIT or ROLLBACK was
-    cancelled, is rolled back however often the caller is cancelled.
+    """Close for good. A task of the handler that is not awaited may be about to get a
+    connection: `_after_begin` takes it away.
     """
-    if session.in_transaction():
-        await session.__aexit__(None, None, None)
-    session.sync_session.close()  # does not wait for the server
-    session.sync_session.__class__ = EndedSession
+    try:
+        with suppress(IllegalStateChangeError):
+            await session.close()
+    finally:
+        session.sync_session.__class__ = EndedSession

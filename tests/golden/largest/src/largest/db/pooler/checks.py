@@ -8,7 +8,7 @@ from ..budget import POOLER_CLIENTS, POOLER_CONNECTIONS
 from ..doctor.checks import connection_demand, processes, shares_sessions
 from ..doctor.report import CheckResult
 from ..engine.create import create_engine
-from ..engine.dialect import CONNECTION_LIMIT_QUERY
+from ..engine.dialect import CONNECTION_LIMIT_QUERY, SERVER_ID_QUERY
 from .settings import PoolerSettings
 
 
@@ -34,16 +34,22 @@ async def sessions(
     return "warn", f"{port} is not that of a pooler in transaction mode"
 
 
-async def direct(_: AsyncConnection, settings: PoolerSettings) -> CheckResult:
+async def direct(connection: AsyncConnection, settings: PoolerSettings) -> CheckResult:
     if not settings.database_direct_url:
         return "warn", "DATABASE_DIRECT_URL is missing: migrations have no way"
     limits = replace(settings.limits, pool_size=2)
     engine = create_engine(settings.direct(), limits)
-    async with engine.connect() as connection:
-        shared = await shares_sessions(connection)
+    async with engine.connect() as server:
+        shared = await shares_sessions(server)
+        expected = (await server.exec_driver_sql(SERVER_ID_QUERY)).scalar_one()
     await engine.dispose()
     if shared:
         return "fail", "DATABASE_DIRECT_URL is that of the pooler: name the server"
+    if (await connection.exec_driver_sql(SERVER_ID_QUERY)).scalar_one() != expected:
+        return "fail", (
+            "the pooler leads to another server than DATABASE_DIRECT_URL: after a"
+            " failover let the pooler connect again (RECONNECT of PgBouncer)"
+        )
     return "ok", "DATABASE_DIRECT_URL is that of the server"
 
 

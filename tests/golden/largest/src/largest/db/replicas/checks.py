@@ -28,14 +28,15 @@ async def replicas(
     if written is PRIMARY_ONLY:
         return "fail", "the primary does not number its transactions: switch GTIDs on"
     found = [
-        await _replica(each, settings.limits, written) for each in settings.replicas
+        await _replica(name, each, settings.limits, written)
+        for name, each in settings.replicas.items()
     ]
     worst = "warn" if "warn" in [level for level, _ in found] else "ok"
     return worst, "; ".join(text for _, text in found)
 
 
 async def _replica(
-    server: Server, limits: Limits, written: Position
+    name: str, server: Server, limits: Limits, written: Position
 ) -> tuple[str, str]:
     engine = create_unpooled_engine(server, limits)
     try:
@@ -51,15 +52,15 @@ async def _replica(
                     break
                 await asyncio.sleep(0.01)
     except DBAPIError as error:
-        return "warn", f"{server.name}: {safe_message(error)}"
+        return "warn", f"{name}: {safe_message(error)}"
     finally:
         await engine.dispose()
     if not health.is_replica:
-        return "warn", f"{server.name} is a primary, and not read from"
+        return "warn", f"{name} is a primary, and not read from"
     lag = lag if health.lag_seconds is None else float(health.lag_seconds)
     if lag > LAG_TOLERANCE_SECONDS:
-        return "warn", f"{server.name} lags more than {LAG_TOLERANCE_SECONDS} s"
-    return "ok", f"{server.name} is a replica, lag {lag:.2f} s"
+        return "warn", f"{name} lags more than {LAG_TOLERANCE_SECONDS} s"
+    return "ok", f"{name} is a replica, lag {lag:.2f} s"
 
 
 CHECKS = {"replicas": replicas}

@@ -87,6 +87,8 @@ class _Primary:
         if self._address:
             PRIMARY.labels(self._address).set(0)
             if is_failover:
-                logger.warning("primary is %s now, was %s", address, self._address)
+                facts = {"primary": address, "was": self._address}
+                text = "primary is %(primary)s now, was %(was)s"
+                logger.warning(text, facts, extra=facts)
         PRIMARY.labels(address).set(1)
         self._address = address

@@ -35,11 +35,8 @@ def connect_to_primary(engine: AsyncEngine, server: Server, limits: Limits) -> N
             where |= connect_args(host, limits)
             try:
                 connection = dialect.connect(*args, **(parameters | where))
-                (is_primary,) = fetch_one(connection, PRIMARY_QUERY)
-                connection.rollback()
-                if is_primary:
+                if _is_primary(dialect, connection):
                     return connection
-                connection.close()
                 text = f"{host.name} is not the primary"
                 failures.append(standby_error(dialect.loaded_dbapi, text))
             except dialect.loaded_dbapi.Error as error:
@@ -50,3 +47,15 @@ def connect_to_primary(engine: AsyncEngine, server: Server, limits: Limits) -> N
 
     if server.others:
         event.listen(engine.sync_engine, "do_connect", connect)
+
+
+def _is_primary(dialect: Any, connection: Any) -> bool:
+    """A connection that is not taken is closed, also if its caller is cancelled."""
+    is_primary = False
+    try:
+        (is_primary,) = fetch_one(connection, PRIMARY_QUERY)
+        connection.rollback()
+    finally:
+        if not is_primary:
+            dialect.do_terminate(connection)
+    return bool(is_primary)

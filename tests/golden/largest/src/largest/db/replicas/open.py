@@ -11,7 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ..config.limits import Limits
 from ..config.server import Server
 from ..engine.create import create_engine, disposing
-from ..routing import PrimaryOnly, Router
+from ..orm.guard import guard
+from ..primary import PrimaryOnly
+from ..routing import Router
 from .failover import fetch_one
 from .reader_setup import READER_SETUP
 from .replica import Replica
@@ -26,12 +28,12 @@ async def open_replica_router(
     """Without DATABASE_REPLICA_URLS reads go to the primary."""
     async with AsyncExitStack() as stack:
         replicas = []
-        for server in settings.replicas:
-            engine, probes = _engines(server, settings.limits)
+        for name, server in settings.replicas.items():
+            engine, probes = _engines(name, server, settings.limits)
             await stack.enter_async_context(disposing(engine))
             await stack.enter_async_context(disposing(probes))
             max_lag = settings.database_replica_max_lag_seconds
-            replicas.append(Replica(server.name, engine, probes, max_lag))
+            replicas.append(Replica(name, engine, probes, max_lag))
             replicas[-1].probe()
         if not replicas:
             yield PrimaryOnly(primary)
@@ -41,11 +43,14 @@ async def open_replica_router(
         yield router
 
 
-def _engines(server: Server, limits: Limits) -> tuple[AsyncEngine, AsyncEngine]:
+def _engines(
+    name: str, server: Server, limits: Limits
+) -> tuple[AsyncEngine, AsyncEngine]:
     """For reads, and for probes: one connection, which no read can keep busy."""
     one = replace(limits, pool_size=1, max_overflow=0)
-    engine = create_engine(server, limits, pool=server.name)
-    probes = create_engine(server, one, pool=server.name, metrics=False)
+    engine = create_engine(server, limits, pool=name)
+    guard(engine)
+    probes = create_engine(server, one, pool=name, metrics=False)
     for each in (engine, probes):
         event.listen(each.sync_engine, "connect", _set_read_only)
     return engine, probes

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from contextvars import Context
 from time import monotonic
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ..engine.dialect import rejects_write, with_snapshots
 from ..engine.timing import checkout_deadline, remaining
 from ..engine.validation import retire
 from ..errors import FaultKind, classify, safe_message
@@ -42,6 +44,7 @@ class Replica:
     ) -> None:
         self.name = name
         self.engine = engine
+        self.snapshots = with_snapshots(engine)
         self.ready_until = 0.0
         self.position: Position = {}  # replayed
         self.lag_seconds = 0.0
@@ -94,7 +97,8 @@ class Replica:
         if isinstance(error, DBAPIError) and error.statement is None:  # no connection
             self._ban("refused", safe_message(error))
             return True
-        if classify(error) not in (FaultKind.BUSY, FaultKind.UNAVAILABLE):
+        fault = classify(error)
+        if fault not in (FaultKind.BUSY, FaultKind.UNAVAILABLE) or rejects_write(error):
             return False
         self.probe()  # the connection is lost, or was in the way of the replay
         return True
@@ -147,7 +151,8 @@ class Replica:
             self._ban("lag", f"it lags {self.lag_seconds:.1f} s")
         elif now >= self._banned_until:
             if self._banned_until:
-                logger.info("replica %s is back in rotation", self.name)
+                text = "replica %s is back in rotation"
+                logger.info(text, self.name, extra={"replica": self.name})
             if self.unhealthy_reason == "primary":
                 # Its name leads to another server now; what a read has opened
                 # meanwhile may not.
@@ -158,10 +163,27 @@ class Replica:
     def _ban(self, reason: str, detail: str) -> None:
         now = monotonic()
         if reason != self.unhealthy_reason:
-            text = "replica %s banned for %d s (%s): %s"
-            logger.warning(text, self.name, BAN_SECONDS, reason, detail)
+            facts = {"replica": self.name, "seconds": BAN_SECONDS}
+            facts |= {"reason": reason, "detail": detail}
+            text = "replica %(replica)s banned for %(seconds)d s"
+            text += " (%(reason)s): %(detail)s"
+            logger.warning(text, facts, extra=facts)
         if now >= self._banned_until:  # else many reads find out at once
             self.bans[reason] += 1
         self.unhealthy_reason = reason
         self.ready_until = 0.0
         self._banned_until = now + BAN_SECONDS
+
+
+async def first_probe(replicas: Sequence[Replica]) -> None:
+    """Probe all until the first is ready, for a quarter of a second at most."""
+    probes = {probe for replica in replicas if (probe := replica.probe())}
+    until = monotonic() + SUSPECT_AFTER_SECONDS
+    while probes and not any(monotonic() < each.ready_until for each in replicas):
+        done, probes = await asyncio.wait(
+            probes,
+            timeout=max(until - monotonic(), 0),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not done:
+            return

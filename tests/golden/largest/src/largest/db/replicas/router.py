@@ -15,16 +15,18 @@ from ..engine.dialect import PRIMARY_QUERY
 from ..engine.timing import Ticker
 from ..engine.validation import retire
 from ..errors import safe_message
-from ..routing import PrimaryOnly, Target
+from ..primary import PrimaryOnly
+from ..routing import Target
 from .metrics import export
 from .position import commit_position
-from .replica import PROBE_TIMEOUT_SECONDS, SUSPECT_AFTER_SECONDS, Replica
+from .replica import PROBE_TIMEOUT_SECONDS, Replica, first_probe
 from .watermark import (
     PRIMARY_ONLY,
     Position,
     ReadWatermark,
     current_watermark,
     has_reached,
+    required_position,
 )
 
 PROBE_INTERVAL_SECONDS = 0.25
@@ -50,17 +52,33 @@ class ReplicaRouter:
         self._sample: asyncio.Task[None] | None = None
 
     async def choose(self, current: Target | None) -> Target:
-        """One server for all statements of a session, unless it was banned."""
-        if isinstance(current, Replica) and current.unhealthy_reason:
-            return self._move(current, "banned")
-        if current:
+        """One server for all statements of a session, unless it was banned or misses
+        what the client has written since.
+        """
+        goal = required_position()
+        if isinstance(current, Replica):
+            if current.unhealthy_reason:
+                return self._move(current, "banned")
+            if has_reached(current.position, goal):
+                return current
+            self.reads[current.name] -= 1  # a session counts as one read
+        elif current:
             return current
         self._used = True
         if self._ticker.loop is not asyncio.get_running_loop():
             self._ticker.start()
-        watermark = current_watermark.get()
-        goal = watermark.position if watermark else {}
         return self._next(goal) or await self._wait_for(goal)
+
+    def candidates(self) -> list[AsyncEngine]:
+        """The ready replicas that have the writes of the client; without one, each
+        that was healthy when it was last probed, and the primary.
+        """
+        goal = required_position()
+        ready = [each for each in self._ready() if has_reached(each.position, goal)]
+        if ready:
+            return [each.engine for each in ready]
+        healthy = [each.engine for each in self.replicas if not each.unhealthy_reason]
+        return [*healthy, self.primary.engine]
 
     def retry(
         self, target: Target, error: SQLAlchemyError, seconds: float
@@ -106,7 +124,7 @@ class ReplicaRouter:
     async def _wait_for(self, goal: Position) -> Target:
         """Wait for a probe if none is recent, then for the least lagging replica."""
         if not self._ready():
-            await self._first_probe()
+            await first_probe(self.replicas)
             if replica := self._next(goal):
                 return replica
         if ready := self._ready():
@@ -120,18 +138,6 @@ class ReplicaRouter:
         self.reads["primary"] += 1
         self.fallbacks["behind" if ready else "none ready"] += 1
         return self.primary
-
-    async def _first_probe(self) -> None:
-        probes = {probe for replica in self.replicas if (probe := replica.probe())}
-        until = monotonic() + SUSPECT_AFTER_SECONDS
-        while probes and not self._ready():
-            done, probes = await asyncio.wait(
-                probes,
-                timeout=max(until - monotonic(), 0),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if not done:
-                return
 
     def _move(self, replica: Replica, reason: str) -> Target:
         # A session counts as one read.
@@ -152,9 +158,8 @@ class ReplicaRouter:
         if not self._sample and since > PRIMARY_SAMPLE_INTERVAL_SECONDS:
             # Even if it fails: a name may lead to a standby for a minute.
             self._sampled_at = monotonic()
-            self._sample = asyncio.create_task(
-                self._sample_primary(), context=Context()
-            )
+            sample = self._sample_primary()
+            self._sample = asyncio.create_task(sample, context=Context())
         export(self.reads, self.fallbacks, self.waits, self.replicas)
         pools: list[Any] = [each.engine.sync_engine.pool for each in self.replicas]
         used, self._used = self._used, False

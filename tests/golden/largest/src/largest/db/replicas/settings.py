@@ -1,23 +1,23 @@
 """DATABASE_REPLICA_* variables, and the failover hosts of DATABASE_URL."""
 
 import re
+from collections import Counter
 from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, model_validator
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from ..config.backend import DEFAULT_PORT, SCHEMES
-from ..config.credentials import LOOPBACK
-from ..config.server import Server
+from ..config.server import Server, is_local, is_socket
 from ..config.settings import ConnectionSettings
+from ..config.url import parse_url
 
 REPLICAS = "DATABASE_REPLICA_URLS"
+FAILOVER = "A host of DATABASE_URL or DATABASE_FAILOVER_HOSTS"
 # A client keeps its watermark for so long. A replica that lags more must not be read
 # from: the writes before a read might be missing.
 READ_AFTER_SECONDS = 60
 MaxLag = Annotated[float, Field(ge=0.5, le=READ_AFTER_SECONDS)]
-HOSTS = re.compile(r"([^:]+://(?:[^@]*@)?)([^/?]*)(.*)")
+HOSTS = re.compile(r"([^:]+://(?:[^@/?#]*@)?)([^@/?#]*)([/?].*)?")
 
 
 class ReplicaSettings(ConnectionSettings):
@@ -29,13 +29,21 @@ class ReplicaSettings(ConnectionSettings):
     database_failover_hosts: str | None = None
 
     @property
-    def replicas(self) -> list[Server]:
+    def replicas(self) -> dict[str, Server]:
+        """By the name in logs and metrics. Behind a pooler they may share an address:
+        then the name has the database as well.
+        """
         urls = self.database_replica_urls
-        return [
-            self.server_at(SecretStr(url), REPLICAS)
+        servers = [
+            self.server_at(SecretStr(url), REPLICAS, self.database_port)
             for url in (urls.get_secret_value() if urls else "").split(",")
             if url.strip()
         ]
+        shared = Counter(each.name for each in servers)
+        return {
+            f"{each.name}/{each.database}" if shared[each.name] > 1 else each.name: each
+            for each in servers
+        }
 
     @property
     def failover_servers(self) -> tuple[Server, ...]:
@@ -50,14 +58,21 @@ class ReplicaSettings(ConnectionSettings):
     def connections(self) -> int:
         # A replica may become the primary, and an endpoint for replicas may lead to
         # it: one server then has both pools, and the connection of the health probe.
+        # A pooler has those of all replicas behind it.
         pool = self.database_pool_size + self.database_max_overflow
-        return 2 * pool + 1 if self.database_replica_urls else pool
+        shared = Counter(each.name for each in self.replicas.values())
+        return pool + max(shared.values(), default=0) * (pool + 1)
 
     @model_validator(mode="after")
     def _check_servers(self) -> Self:
         _ = self.replicas  # SystemExit for a wrong URL
         hosts = (self.server, *self.failover_servers)
-        if len({each.host in LOOPBACK for each in hosts}) > 1:
+        if len(hosts) > 1 and any(is_socket(each.host) for each in hosts):
+            raise ValueError(
+                "DATABASE_URL names several hosts, and a local socket: a socket leads"
+                " to one server, so name it alone."
+            )
+        if len({is_local(each.host) for each in hosts}) > 1:
             raise ValueError(
                 "DATABASE_URL names this machine and others: all may become the"
                 " primary, so encryption must be the same for all."
@@ -71,8 +86,11 @@ class ReplicaSettings(ConnectionSettings):
         before = after = ""
         name = "database_url" if values.get("database_url") else "database_host"
         hosts = str(values.get(name) or "")
-        if found := HOSTS.fullmatch(hosts.strip()):
-            before, hosts, after = found.groups()
+        if name == "database_url":
+            found = HOSTS.fullmatch(hosts.strip())
+            if not found:
+                return values  # parse_url() says what is wrong
+            before, hosts, after = found.groups(default="")
         first, comma, others = hosts.partition(",")
         if not comma:
             return values
@@ -83,12 +101,12 @@ class ReplicaSettings(ConnectionSettings):
 
 
 def _address(host: str) -> dict[str, Any]:
-    try:
-        url = make_url(f"{SCHEMES[0]}://{host.strip()}")
-    except (ArgumentError, ValueError):
-        raise ValueError(f"{host} is no host: write name:port.") from None
+    """Of `name:port`. A name without a port has the default one."""
+    parts = parse_url(f"{SCHEMES[0]}://{host.strip()}", FAILOVER)
+    if parts.keys() - {"database_host", "database_port"} or not parts:
+        raise ValueError(f"{FAILOVER} is not a host: write name:port.")
     return {
-        "database_host": url.host,
-        "database_port": url.port or DEFAULT_PORT,
+        "database_port": DEFAULT_PORT,
         "database_failover_hosts": None,
+        **parts,
     }

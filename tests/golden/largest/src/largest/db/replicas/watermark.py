@@ -11,7 +11,10 @@ Position = dict[str, int]
 
 # Ahead of every replica: reads go to the primary.
 PRIMARY_ONLY: Position = {"primary": 1}
-TOKEN = re.compile(r"[a-z0-9-]{0,36}:\d{1,20}(?:_[a-z0-9-]{0,36}:\d{1,20}){0,15}")
+PART = r"[a-z0-9.~-]{0,90}:\d{1,20}"
+TOKEN = re.compile(rf"{PART}(?:_{PART})*")
+# A browser keeps a cookie of 4096 characters, with its name and attributes.
+TOKEN_CHARACTERS = 3500
 
 
 @dataclass
@@ -32,6 +35,12 @@ current_watermark: ContextVar[ReadWatermark | None] = ContextVar(
 )
 
 
+def required_position() -> Position:
+    """What a read of this request or task must see."""
+    watermark = current_watermark.get()
+    return watermark.position if watermark else {}
+
+
 def has_reached(position: Position, goal: Position) -> bool:
     return all(position.get(domain, 0) >= number for domain, number in goal.items())
 
@@ -44,12 +53,14 @@ def merge(one: Position, other: Position) -> Position:
 
 
 def encode_token(position: Position) -> str:
-    return "_".join(f"{domain}:{number}" for domain, number in position.items())
+    """A token for a client: of more domains than it can hold, PRIMARY_ONLY."""
+    token = "_".join(f"{domain}:{number}" for domain, number in position.items())
+    return token if len(token) <= TOKEN_CHARACTERS else encode_token(PRIMARY_ONLY)
 
 
 def decode_token(token: str) -> Position:
     """The position in a token of a client; empty if it is not one of ours."""
-    if not TOKEN.fullmatch(token):
+    if len(token) > TOKEN_CHARACTERS or not TOKEN.fullmatch(token):
         return {}
     parts = [part.rpartition(":") for part in token.split("_")]
     return {domain: int(number) for domain, _, number in parts}
@@ -57,8 +68,7 @@ def decode_token(token: str) -> Position:
 
 def inject_token() -> str:
     """What a task must see, so that it reads the writes of its request."""
-    watermark = current_watermark.get()
-    return encode_token(watermark.position) if watermark else ""
+    return encode_token(required_position())
 
 
 def extract_token(token: str | None) -> None:

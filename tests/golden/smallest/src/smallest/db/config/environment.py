@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 SECRETS = Path("/run/secrets")
@@ -55,7 +54,7 @@ def require(owner: type, *names: str) -> None:
         )
 
 
-def _format_error(problem: ErrorDetails) -> str:
+def _format_error(problem: Any) -> str:
     variable = ".".join(map(str, problem["loc"])).upper()
-    message = problem["msg"].removeprefix("Value error, ")
+    message: str = problem["msg"].removeprefix("Value error, ")
     return f"{variable}: {message}." if variable else message

@@ -1,32 +1,57 @@
 """SQLite: transactions, error codes, migrations."""
 
 import fcntl
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 # SQLite's error code, or its first characters, and the kind of fault: see FaultKind.
 FAULTS = {
     "SQLITE_BUSY": "busy",  # another process holds the write lock
     "SQLITE_CANTOPEN": "unavailable",
+    "SQLITE_CONSTRAINT_DATATYPE": "invalid-value",
     "SQLITE_CONSTRAINT": "conflict",
     "SQLITE_FULL": "unavailable",
     "SQLITE_IOERR": "unavailable",
     "SQLITE_LOCKED": "busy",
+    "SQLITE_MISMATCH": "invalid-value",
     "SQLITE_READONLY": "unavailable",
+    "SQLITE_SCHEMA": "busy",  # changed since the statement was prepared
+    "SQLITE_TOOBIG": "invalid-value",
 }
 
 # A migration may wait for a writer of the service.
-MIGRATION_LIMITS = "PRAGMA busy_timeout=60000"
+MIGRATION_LIMITS = ("PRAGMA busy_timeout=60000",)
+
+# Whether SQL lacks the FOR UPDATE of its statement: here every writer has a lock.
+OMITS_LOCKS = True
+# What is no SQL: names and texts in quotes, comments. And the function that keeps
+# state, though a SELECT calls it.
+QUOTED = (
+    r""""(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^]]*\]|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/"""
+)
+STATEFUL = r"\bload_extension\s*\("
 
 
 def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by SQLite's error code."""
     name = getattr(error.orig, "sqlite_errorname", "")
     return next((FAULTS[code] for code in FAULTS if name.startswith(code)), None)
+
+
+def rejects_write(error: BaseException) -> bool:
+    """Whether the file cannot be written to."""
+    orig = getattr(error, "orig", None) or error
+    return getattr(orig, "sqlite_errorname", "").startswith("SQLITE_READONLY")
+
+
+def is_rolled_back(_: DBAPIError) -> bool:
+    """Whether COMMIT had no effect: SQLite has answered each."""
+    return True
 
 
 def safe_text(error: BaseException) -> str:
@@ -39,6 +64,25 @@ def with_transactions(engine: AsyncEngine) -> AsyncEngine:
     writes = engine.execution_options()
     event.listen(writes.sync_engine, "begin", _begin)
     return writes
+
+
+def with_snapshots(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool; a connection begins a transaction, and sees the file as it was at
+    its first statement.
+    """
+    snapshots = engine.execution_options()
+    event.listen(snapshots.sync_engine, "begin", _begin_snapshot)
+    return snapshots
+
+
+def local_settings(settings: Mapping[str, str] | None) -> tuple[Any, Any] | None:
+    """This database has none."""
+    if settings:
+        raise InvalidRequestError(
+            "SQLite has no settings that end with a transaction, nor row level"
+            " security: name the tenant in the WHERE of each statement."
+        )
+    return None
 
 
 def for_export(engine: AsyncEngine) -> AsyncEngine:
@@ -70,3 +114,8 @@ def _begin(connection: Connection) -> None:
     # A plain BEGIN takes the write lock at the first write, too late to wait for
     # it: SQLITE_BUSY at once, whatever the timeout says.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_snapshot(connection: Connection) -> None:
+    # It takes no lock that a writer would wait for.
+    connection.exec_driver_sql("BEGIN")

@@ -18,7 +18,9 @@ from ..config.limits import Limits
 
 DRIVERNAME = "sqlite+aiosqlite_checked"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
-_RELEASES: set[asyncio.Task[None]] = set()  # a task without a reference may vanish
+# A task without a reference may vanish.
+_RELEASES: set[asyncio.Task[None]] = set()
+_OPENINGS: set[asyncio.Future[aiosqlite.Connection]] = set()
 
 
 class Dialect(SQLiteDialect_aiosqlite):
@@ -38,8 +40,30 @@ class Dialect(SQLiteDialect_aiosqlite):
 
 
 def connect_args(limits: Limits) -> dict[str, Any]:
-    # How long a writer waits for the one before it (SQLite's busy_timeout).
-    return {"timeout": limits.lock_timeout_seconds}
+    return {
+        "async_creator_fn": _connect,
+        # How long a writer waits for the one before it (SQLite's busy_timeout).
+        "timeout": limits.lock_timeout_seconds,
+    }
+
+
+async def _connect(*args: Any, **kwargs: Any) -> aiosqlite.Connection:
+    """A file that is opened for a caller who is cancelled is closed at once."""
+    connection = aiosqlite.connect(*args, **kwargs)
+    connection._thread.daemon = True  # as SQLAlchemy does
+    opening = asyncio.ensure_future(connection)
+
+    def close(_: object) -> None:
+        _OPENINGS.discard(opening)
+        if not opening.cancelled() and not opening.exception():
+            connection.stop()
+
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        _OPENINGS.add(opening)
+        opening.add_done_callback(close)
+        raise
 
 
 def _release_lock(connection: AsyncAdapt_dbapi_connection, *_: Any) -> None:

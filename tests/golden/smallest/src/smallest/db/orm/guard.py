@@ -11,12 +11,8 @@ from weakref import WeakSet
 from sqlalchemy import Compiled, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.util import immutabledict
 
 from ..engine.dialect import OMITS_LOCKS, QUOTED, STATEFUL
-
-# Execution option of what a session for reading executes.
-GUARDED = immutabledict({"guarded": True})
 
 _READS = re.compile(r"[\s(]*(SELECT|WITH|VALUES)\b", re.IGNORECASE)
 _REJECTED = re.compile(
