@@ -217,8 +217,8 @@ PROTECTIONS = (
     Protection(
         "killed a moment ago",
         "db/primary.py",
-        "if lost and",
-        "if False and",
+        "if not lost or rejects_write(error)",
+        "if True or rejects_write(error)",
     ),
     Protection(
         "killed while idle",
