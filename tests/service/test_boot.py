@@ -69,6 +69,23 @@ def test_own_tests_pass(
     assert version.stdout.startswith(f"Python {python}.")
 
 
+def test_own_tests_start_the_first_server_on_the_path(
+    service: Callable[[str], Service],
+) -> None:
+    """MySQL, on a machine that has MariaDB as well."""
+    program = str(PROGRAMS / "server_version.py")
+    with TemporaryDirectory() as folder:
+        path = servers.mysql_program(Path(folder)).parent
+        done = service("aiomysql").command(
+            *("python", "tests/database.py", "python", program),
+            PATH=f"{path}:{os.environ['PATH']}",
+        )
+
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"\d+\.\d+", done.stdout)
+    assert "MariaDB" not in done.stdout
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_names_of_all_dependencies_are_rejected_for_a_project(
     service: Callable[[str], Service], driver: str
