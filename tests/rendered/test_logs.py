@@ -74,7 +74,7 @@ async def test_probes_have_a_line_if_they_fail(
     client: AsyncClient,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for path in ("/livez", "/metrics", "/livez"):
+    for path in ("/livez", "http://test:9808/metrics", "/livez"):
         await client.get(path)
     assert lines() == []
     logging.getLogger("shop").setLevel("DEBUG")

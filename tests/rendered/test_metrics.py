@@ -219,7 +219,7 @@ async def test_leak_is_logged_with_its_request_and_place(
 
 
 async def test_scrape_shows_the_metrics(client: AsyncClient) -> None:
-    answer = await client.get("/metrics")
+    answer = await client.get("http://test:9808/metrics")
 
     assert answer.headers["content-type"].startswith("text/plain; version=")
     assert 'database_pool_size{pool="primary"}' in answer.text

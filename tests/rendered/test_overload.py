@@ -152,7 +152,7 @@ async def test_routes_without_a_session_go_on(
     client, _ = full
     statuses = [
         (await client.get("/livez")).status_code,
-        (await client.get("/metrics")).status_code,
+        (await client.get("http://test:9808/metrics")).status_code,
         (await client.post("/plain", json={"size": 1})).status_code,
         (await client.get("/nowhere")).status_code,
         (await client.get("/write")).status_code,

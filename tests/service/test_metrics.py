@@ -11,7 +11,7 @@ from tempfile import gettempdir
 import httpx
 import pytest
 
-from tests.support.service import PROGRAMS, Running, Service, wait_until
+from tests.support.service import PROGRAMS, Running, Service, free_port, wait_until
 
 pytestmark = pytest.mark.boot
 
@@ -131,3 +131,32 @@ def test_folder_of_the_environment_is_used_and_stays(
         assert folders(running) == []
         assert running.stop() == 0
     assert list(folder.glob("counter_*.db"))
+
+
+def test_port_of_the_metrics_has_nothing_else_and_outlives_a_worker(
+    service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
+) -> None:
+    port = free_port()
+    variables = database("aiosqlite") | {"METRICS_PORT": str(port)}
+    with (
+        service("aiosqlite").running("--workers=1", **variables) as running,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as scraper,
+    ):
+        paths = ("/metrics", "/livez", "/readyz", "/metrics/", "/metrics%0A")
+        scraped = [scraper.get(path).status_code for path in paths]
+        served = [running.client.get(path).status_code for path in paths]
+        host = {"Host": f"127.0.0.1:{port}", "X-Forwarded-Host": f"localhost:{port}"}
+        disguised = running.client.get("/metrics", headers=host)
+
+        pid = running.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        worker = children.read_text().strip()
+        os.kill(int(worker), signal.SIGKILL)
+        wait_until(lambda: children.read_text().strip() not in ("", worker))
+        again = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30)
+        assert running.stop() == 0
+
+    assert scraped == [200, 404, 404, 404, 404]
+    assert served == [404, 200, 200, 404, 404]
+    assert disguised.status_code == 404
+    assert "database_pool_size" in again.text

@@ -108,15 +108,17 @@ class Service:
         log = self.folder / f"service-{port}.log"
         command = ["python", "-m", self.package]
         if (self.folder / "gunicorn.conf.py").exists():
-            command = ["gunicorn", f"--bind=127.0.0.1:{port}"]
+            command = ["gunicorn"]
         if (self.folder / "deploy" / "run.sh").exists():
             command = ["deploy/run.sh"]
-        address = {"HOST": "127.0.0.1", "PORT": str(port)}
+        # One port for both: a test has one client.
+        ports = {"PORT": str(port), "METRICS_PORT": str(port)}
+        address = {"HOST": "127.0.0.1", **ports, **variables}
         with log.open("w") as output:
             process = subprocess.Popen(
                 [*command, *arguments],
                 cwd=self.folder,
-                env=self._environment(**variables, **address),
+                env=self._environment(**address),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 
 import uvicorn
 
@@ -15,11 +16,14 @@ if __name__ == "__main__":
     # models are 100,000 objects, a full collection would stop requests for some 70 ms.
     gc.collect()
     gc.freeze()
-    uvicorn.run(
+    host = os.environ.get("HOST", "0.0.0.0")  # noqa: S104
+    # That of the service and that of /metrics.
+    sockets = [
+        uvicorn.Config(app, host=host, port=port, log_config=None).bind_socket()
+        for port in settings.ports
+    ]
+    config = uvicorn.Config(
         app,
-        host=os.environ.get("HOST", "0.0.0.0"),  # noqa: S104
-        port=int(os.environ.get("PORT", "8000")),
-        workers=1,
         log_config=None,
         access_log=False,
         forwarded_allow_ips=[*settings.forwarded_allow_ips],
@@ -28,3 +32,7 @@ if __name__ == "__main__":
         # The platform kills after 10 s; what is cut before can still roll back.
         timeout_graceful_shutdown=7,
     )
+    server = uvicorn.Server(config)
+    server.run(sockets)
+    if not server.started:
+        sys.exit(3)
