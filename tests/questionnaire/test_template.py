@@ -190,7 +190,12 @@ def features() -> list[tuple[str, str, list[str], set[str]]]:
             }
             if module == "features.py" and name == "with_celery":
                 used.add("configure")  # written where `carried` is
-            found.append((module, name, row.get(imports, []), used))
+            single = [
+                f"{source} import {each}"
+                for source, names in (s.split(" import ") for s in row.get(imports, []))
+                for each in names.split(", ")
+            ]
+            found.append((module, name, single, used))
     return found
 
 

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()
     host = os.environ.get("HOST", "0.0.0.0")  # noqa: S104
-    # That of the service and that of /metrics.
+    # With a port of /metrics, if there is one.
     sockets = [
         uvicorn.Config(app, host=host, port=port, log_config=None).bind_socket()
         for port in settings.ports

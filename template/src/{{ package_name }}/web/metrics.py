@@ -9,24 +9,22 @@ from prometheus_client.registry import Collector
 from pydantic import Field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..db.config.environment import EnvironmentSettings
 from .errors import problem
 from .routes import path_of
+from .settings import WebSettings
 
 PATH = "/metrics"
 
 router = APIRouter(tags=["health"])
 
 
-class MetricsSettings(EnvironmentSettings):
-    port: int = Field(default=8000, ge=1, le=65535)
+class MetricsSettings(WebSettings):
     # 0: none. The same as `port`: beside the other routes.
     metrics_port: int = Field(default=9808, ge=0, le=65535)
 
     @property
     def ports(self) -> set[int]:
-        """What the server listens to."""
-        return {self.port, self.metrics_port} - {0}
+        return (super().ports | {self.metrics_port}) - {0}
 
 
 class MetricsPort:
