@@ -5,7 +5,7 @@ from typing import Any, Literal
 from sqlalchemy import Column
 
 # Tables without a model that no revision may drop, and tables with a model that none
-# may create: names, or patterns as in "celery_*" and "audit.*". Partitions and tables
+# may create: names, or patterns as in "legacy_*" and "audit.*". Partitions and tables
 # of extensions are left alone anyway.
 IGNORED_TABLES: list[str] = []
 

@@ -43,7 +43,7 @@ FACE = {"db/__init__", "features", "worker/app"}
 LONGEST_CHAIN = 10
 MOST_FILES = 12
 # Lines without blanks, comments and docstrings: of all modules, and of one.
-SMALLEST, LARGEST, LONGEST = 3200, 5500, 150
+SMALLEST, LARGEST, LONGEST = 3250, 5600, 150
 
 Chosen = Callable[[Answers], object]
 

@@ -62,6 +62,9 @@ class Worker(UvicornWorker):
             sys.exit(3 if os.environ["WORKER"] == "1" else 0)
 
 
+host = os.environ.get("HOST", "0.0.0.0" if "PORT" in os.environ else "127.0.0.1")  # noqa: S104
+# That of the service and that of /metrics; `--bind` would take the place of both.
+bind = [f"{host}:{port}" for port in settings.ports]
 wsgi_app = "largest.main:create_app()"
 worker_class = Worker
 # More workers open more connections: see db/budget.py before you raise this.

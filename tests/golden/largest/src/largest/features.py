@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from .db.features import DatabaseSettings
 from .db.replicas.watermark import READ_AFTER
 from .web.logs import REQUEST_ID
+from .web.metrics import MetricsPort, MetricsSettings
 from .web.metrics import router as metrics
 from .web.middleware import Observer
 from .web.overload import Overload
@@ -19,13 +20,13 @@ from .worker.app import configure
 from .worker.settings import WorkerSettings
 
 
-class ServiceSettings(WorkerSettings, WebSettings, DatabaseSettings):
+class ServiceSettings(WorkerSettings, MetricsSettings, WebSettings, DatabaseSettings):
     """All variables of the template; yours are in settings.py."""
 
 
 PROJECT = "largest"
 # Around that of api.py, and inside of it.
-MIDDLEWARE: list[Any] = [ReadYourWrites]
+MIDDLEWARE: list[Any] = [ReadYourWrites, MetricsPort]
 INNER_MIDDLEWARE: list[Any] = [Overload]
 OBSERVERS: list[Observer] = [RequestMetrics()]
 ROUTERS: list[APIRouter] = [metrics]

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from .db.features import DatabaseSettings
+from .web.metrics import MetricsPort, MetricsSettings
 from .web.metrics import router as metrics
 from .web.middleware import Observer
 from .web.overload import Overload
@@ -13,13 +14,13 @@ from .web.request_metrics import RequestMetrics
 from .web.settings import WebSettings
 
 
-class ServiceSettings(WebSettings, DatabaseSettings):
+class ServiceSettings(MetricsSettings, WebSettings, DatabaseSettings):
     """All variables of the template; yours are in settings.py."""
 
 
 PROJECT = "smallest"
 # Around that of api.py, and inside of it.
-MIDDLEWARE: list[Any] = []
+MIDDLEWARE: list[Any] = [MetricsPort]
 INNER_MIDDLEWARE: list[Any] = [Overload]
 OBSERVERS: list[Observer] = [RequestMetrics()]
 ROUTERS: list[APIRouter] = [metrics]

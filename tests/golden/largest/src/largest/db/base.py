@@ -31,7 +31,7 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         return value and value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Any) -> datetime | None:
-        # A column may have no zone; asyncpg drops that of datetime.max.
+        # A column may have no zone; a driver may drop that of datetime.max.
         if value is None or value.tzinfo:
             return value  # type: ignore[no-any-return]
         return value.replace(tzinfo=UTC)  # type: ignore[no-any-return]

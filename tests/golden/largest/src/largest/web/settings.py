@@ -4,7 +4,13 @@ import re
 from ipaddress import ip_network
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import NoDecode
 
 from ..db.config.environment import EnvironmentSettings
@@ -23,6 +29,7 @@ Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class WebSettings(EnvironmentSettings):
+    port: int = Field(default=8000, ge=1, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     # A body is held in memory, once for each request in progress.
     max_body_bytes: PositiveInt = 1_000_000
@@ -39,6 +46,11 @@ class WebSettings(EnvironmentSettings):
     cors_credentials: bool = False
     # Serve /docs, /redoc and /openapi.json.
     docs: bool = False
+
+    @property
+    def ports(self) -> set[int]:
+        """What the server listens to."""
+        return {self.port}
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -47,7 +47,7 @@ def complete_revision(
 
 
 def _without_indexes(operations: list[Any]) -> list[Any]:
-    """DROP TABLE drops them too; MySQL refuses to drop one of a foreign key before."""
+    """DROP TABLE drops them too; the index of a foreign key may be refused before."""
     dropped = {
         (op.schema, op.table_name) for op in operations if isinstance(op, DropTableOp)
     }
@@ -87,7 +87,7 @@ def _deferred_keys(
 ) -> list[CreateForeignKeyOp]:
     """Take the foreign keys to tables that come later out of CREATE TABLE."""
     if not context.dialect.supports_alter:
-        return []  # SQLite does not ask whether the other table is there
+        return []  # there the other table may come later
     tables = [op for op in operations if isinstance(op, CreateTableOp)]
     deferred: list[Any] = []
     for number, table in enumerate(tables):
