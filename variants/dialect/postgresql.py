@@ -107,7 +107,7 @@ def safe_text(error: BaseException) -> str:
 
 
 def _sqlstate(error: BaseException | None) -> str:
-    """Of the first cause: a driver may have the last words of a server behind its own."""
+    """Of the first cause: a driver may have the words of the server behind its own."""
     sqlstate = ""
     while error:
         sqlstate = getattr(error, "sqlstate", None) or sqlstate
