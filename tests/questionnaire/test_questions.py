@@ -196,6 +196,7 @@ def test_only_answers_are_recorded(template: Path, tmp_path: Path) -> None:
     assert answers.keys() == {
         "_commit",
         "_src_path",
+        "ci",
         "cloud",
         "description",
         "driver",
@@ -260,7 +261,10 @@ def test_prompt_says_what_is_wrong_and_asks_again(
     prompt.send("\x15class\r")
     prompt.expect("class is the name of a keyword of Python")
     prompt.send("\x15shop\r")
-    for question in ("What it is for", "driver", "database live", "Size", "max_conn"):
+    for question in (
+        *("What it is for", "driver", "database live", "Size", "max_conn"),
+        "Version of that server",
+    ):
         prompt.expect(question)
         prompt.send("\r")
     prompt.expect("Where does the service run")
@@ -278,6 +282,8 @@ def test_prompt_says_what_is_wrong_and_asks_again(
     prompt.send("\x1564\r")
     prompt.expect("= 256 connections")
     prompt.send("\x15" + "3\r")
+    prompt.expect("Where do its tests run")
+    prompt.send("\r")
     prompt.expect(pexpect.EOF)
     prompt.close()
 
