@@ -9,7 +9,7 @@ from shop.db import open_database
 from shop.db.config.backend import DIALECT, DRIVER
 from shop.settings import Settings
 from sqlalchemy import column, select, text
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError
 
 PLAN = "cached statement plan is invalid"
 RESULT = "cached plan must not change result type"
@@ -204,16 +204,6 @@ async def write_within_a_write(database):
     async with database.write() as outer, database.write() as inner:
         await outer.execute(text("SELECT 1"))
         await inner.execute(text("SELECT 1"))
-
-
-@provokes(LOCKED, on=["aiosqlite"])
-async def write_after_two_tasks_have_shared_a_session(database):
-    with suppress(InvalidRequestError):
-        async with database.write() as session:
-            both = (session.execute(text("SELECT 1")) for _ in range(2))
-            await asyncio.gather(*both)
-    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
-    await execute(database, "SELECT 1")
 
 
 @cures(LOCKED, on=["aiosqlite"])

@@ -1,14 +1,10 @@
 """Several tasks in one session, one task in several sessions."""
 
 import asyncio
-import gc
-from contextlib import suppress
 
 from entries import ORDER, cures, provokes, read
-from sqlalchemy.exc import InvalidRequestError
 
 SHARED = "This session is provisioning a new connection"
-LOST = "trying to clean up non-checked-in connection"
 # What becomes of two statements at once on one connection.
 BUSY = "another operation is in progress"
 WAITING = "readexactly() called while another coroutine is already waiting"
@@ -21,22 +17,14 @@ async def share_a_session_that_has_to_wait_for_its_connection(database):
         await asyncio.gather(session.scalars(ORDER), session.scalars(ORDER))
 
 
-@provokes(LOST)
-async def go_on_without_the_connection_of_a_shared_session(database):
-    with suppress(InvalidRequestError):
-        await share_a_session_that_has_to_wait_for_its_connection(database)
-    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
-    gc.collect()
-
-
-@cures(SHARED, LOST)
+@cures(SHARED)
 async def await_one_after_the_other(database):
     async with database.write() as session:
         for _ in range(2):
             await session.scalars(ORDER)
 
 
-@cures(SHARED, LOST)
+@cures(SHARED)
 async def open_a_session_in_each_task(database):
     await asyncio.gather(*(read(database) for _ in range(50)))
 
