@@ -377,8 +377,8 @@ PROTECTIONS = {
     ),
     "500 within other middleware": Protection(
         "main.py",
-        "            *api.MIDDLEWARE,\n            UNHANDLED_ERRORS,\n",
-        "            *api.MIDDLEWARE,\n",
+        "for each in INNER_MIDDLEWARE),\n            UNHANDLED_ERRORS,\n",
+        "for each in INNER_MIDDLEWARE),\n",
         "test_http.py::test_unhandled_error_has_the_headers_of_other_answers",
         drivers=("aiosqlite",),
     ),

@@ -365,7 +365,7 @@ def test_reads_leave_a_primary_that_has_become_a_replica(
 
 # Of the service, and of libpq.
 CHECKS_OF_A_HOST = {
-    False: ("                if is_primary:\n", "                if True:\n"),
+    False: ("if _is_primary(dialect, connection):", "if True:"),
     True: ('"target_session_attrs": "primary"', '"target_session_attrs": "any"'),
 }
 

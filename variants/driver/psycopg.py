@@ -71,7 +71,9 @@ def _name_value_error(context: ExceptionContext) -> None:
     """A NUL in a text: psycopg's own DataError, before anything is sent."""
     error: Any = context.original_exception
     execution: Any = context.execution_context
-    was_sent = execution is None or execution.cursor._cursor.pgresult
+    cursor = getattr(execution, "cursor", None)
+    # The cursor of a stream has no result.
+    was_sent = not cursor or getattr(cursor._cursor, "pgresult", None)
     if type(error) is psycopg.DataError and not was_sent:
         error.__cause__ = ValueError(str(error))
 

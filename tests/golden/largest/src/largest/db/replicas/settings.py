@@ -105,8 +105,5 @@ def _address(host: str) -> dict[str, Any]:
     parts = parse_url(f"{SCHEMES[0]}://{host.strip()}", FAILOVER)
     if parts.keys() - {"database_host", "database_port"} or not parts:
         raise ValueError(f"{FAILOVER} is not a host: write name:port.")
-    return {
-        "database_port": DEFAULT_PORT,
-        "database_failover_hosts": None,
-        **parts,
-    }
+    port = int(parts.get("database_port", DEFAULT_PORT))
+    return parts | {"database_port": port, "database_failover_hosts": None}
