@@ -18,6 +18,7 @@ RENDERED = ROOT / "tests" / "rendered"
 # The module that a test needs, for those whose subject is not in each rendering.
 SUBJECTS = {
     "test_budget.py": "db/doctor/checks.py",
+    "test_connects.py": "db/engine/metrics.py",
     "test_metrics.py": "db/engine/metrics.py",
     "test_overload.py": "web/overload.py",
     "test_pool.py": "db/engine/pool.py",

@@ -90,7 +90,9 @@ class Shop(NamedTuple):
         said = lines(worker)
         messages = [line["message"] for line in said]
         assert messages.count("celery_tasks.count done") == tasks
-        assert {line["level"] for line in said} == {"INFO"}
+        assert not (others := [each for each in said if each["level"] != "INFO"]), (
+            others
+        )
         return most
 
     def test(self, *names: str) -> subprocess.CompletedProcess[str]:
@@ -125,7 +127,8 @@ class Shop(NamedTuple):
 def lines(worker: Program) -> list[Any]:
     """Its log, without the warning that Celery prints to root."""
     text = worker.log.read_text().splitlines()
-    return [json.loads(line) for line in text if line.startswith("{")]
+    said = [json.loads(line) for line in text if line.startswith("{")]
+    return [line for line in said if "superuser privileges" not in line["message"]]
 
 
 def ordered(running: Running) -> str:
