@@ -17,6 +17,7 @@ from shop.db import Database, Write, open_database
 from shop.db.engine import metrics, pool, timing
 from shop.db.engine.create import create_engine
 from shop.settings import Settings
+from shop.web import LOG_STREAM
 from sqlalchemy import event, select
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -194,7 +195,7 @@ async def test_leak_is_logged_with_its_request_and_place(
     settings: Settings, serve: Any, monkeypatch: pytest.MonkeyPatch, trace: bool
 ) -> None:
     output = Output()
-    monkeypatch.setattr("sys.stderr", output)
+    monkeypatch.setattr(f"sys.{LOG_STREAM}", output)
     monkeypatch.setattr(metrics, "LEAK_SECONDS", 0.05)
     monkeypatch.setattr(pool, "PACKAGE", __name__)
     app = main.create_app(settings.model_copy(update={"database_leak_trace": trace}))
@@ -202,7 +203,7 @@ async def test_leak_is_logged_with_its_request_and_place(
     @app.get("/probe")
     async def probe(session: Write) -> float:
         await session.execute(select(1))
-        await output.written.wait()
+        await asyncio.wait_for(output.written.wait(), 20)
         return metric("leaked")
 
     async with serve(app) as client:
