@@ -24,6 +24,7 @@ SUBJECTS = {
     "test_pool.py": "db/engine/pool.py",
     "test_replicas.py": "db/replicas",
     "test_request_metrics.py": "web/request_metrics.py",
+    "test_snapshots.py": "db/engine/pool.py",
     "test_watchdog.py": "db/engine/watchdog.py",
     "test_worker.py": "worker",
 }
