@@ -40,7 +40,7 @@ def settings_of(tenant):
 
 
 async def work(database, tenant, first, found):
-    """Write as the tenant, read one state as the tenant, and as nobody."""
+    """Write as the tenant, read one state as the tenant, and without a tenant."""
     settings, own = settings_of(tenant), set()
     for number in range(first, first + ROUNDS):
         async with database.write(settings) as session:

@@ -48,7 +48,7 @@ def connect_args(limits: Limits) -> dict[str, Any]:
 
 
 async def _connect(*args: Any, **kwargs: Any) -> aiosqlite.Connection:
-    """A file that is opened for a caller who is cancelled is closed at once."""
+    """Closes the file at once if the connect is cancelled."""
     connection = aiosqlite.connect(*args, **kwargs)
     connection._thread.daemon = True  # as SQLAlchemy does
     opening = asyncio.ensure_future(connection)
