@@ -117,10 +117,24 @@ def grow():
         Base.metadata,
         Column("id", sa.BigInteger, primary_key=True),
         Column("size", sa.Enum("s", "l", name="zoo_size")),
+        Column("part_id", sa.BigInteger, sa.ForeignKey("zoo_part.id")),
     )
 
 
+def shrink():
+    """Fewer tables: keys led to them from each other, and from a table that stays."""
+    tables = Base.metadata.tables
+    remove(tables["zoo_new"], "part_id")
+    indexes = tables["zoo_indexed"].indexes
+    indexes -= {index for index in indexes if index.name == "zoo_place_down"}
+    for name in ("zoo_part", "zoo_hen", "zoo_egg"):
+        Base.metadata.remove(tables[name])
+
+
 def remove(table, name):
+    for key in {*table.foreign_key_constraints}:
+        if name in key.column_keys:
+            table.constraints.remove(key)
     table._columns.remove(table.c[name])
 
 
@@ -146,6 +160,10 @@ def main():
     found["settled again"] = revisions.go("head")
     found["grown again"] = revisions.write("Nothing")
     found["back and forth again"] = revisions.go("-1", "head")
+    shrink()
+    found["shrunk"] = revisions.write("The zoo shrinks")
+    found["shrunk and settled"] = revisions.go("head")
+    found["shrunk and back"] = revisions.go("-1", "head")
     print(json.dumps({"found": found, "sql": sql}))
 
 

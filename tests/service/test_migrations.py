@@ -167,6 +167,9 @@ SETTLED = {
     "settled again": "",
     "grown again": 0,
     "back and forth again": "",
+    "shrunk": 1,
+    "shrunk and settled": "",
+    "shrunk and back": "",
 }
 # What comes first in a printed migration.
 LIMITS = {
@@ -262,8 +265,9 @@ def test_migrations_of_each_kind_of_model_settle(
 
     assert report["found"] == SETTLED
     assert report["sql"].startswith(LIMITS[DRIVERS[driver]["dialect"]])
-    for path in (shop.folder / "migrations" / "versions").glob("*grows.py"):
-        path.unlink()
+    for turn in ("*grows.py", "*shrinks.py"):
+        for path in (shop.folder / "migrations" / "versions").glob(turn):
+            path.unlink()
     empty = emptied(driver, on)
     execute(empty, report["sql"])
     checked = shop.command("alembic", "check", **own, **empty)

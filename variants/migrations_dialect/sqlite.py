@@ -45,7 +45,11 @@ class SQLiteImpl(ExactExpressions, sqlite.SQLiteImpl):  # type: ignore[misc]
     def correct_for_autogen_constraints(
         self, _: Any, inspected: set[sa.Index], __: Any, declared: set[sa.Index]
     ) -> None:
+        """Leave them to add_statements(), which would write them once more."""
         names = {index.name for index in declared if _has_expression(index)}
+        for table in {index.table for index in inspected if index.table is not None}:
+            existing = _existing(self.connection, table.name).values()
+            names |= {index.name for index in existing}
         for indexes in (inspected, declared):
             indexes -= {index for index in indexes if index.name in names}
 
@@ -76,10 +80,11 @@ def add_statements(
     Alembic can neither make them there, nor keep those that are there.
     """
     metadata: sa.MetaData = context.opts["target_metadata"]
+    connection: Any = context.connection
     changed = {op.table_name: op for op in upgrade.ops if hasattr(op, "table_name")}
     for name in {*metadata.tables, *changed}:
         table = metadata.tables.get(name)
-        before, after = _existing(context, name), _declared(context, table)
+        before, after = _existing(connection, name), _declared(context, table)
         is_new = isinstance(changed.get(name), CreateTableOp)
         for key in before.keys() - after.keys():
             if table is not None:
@@ -96,10 +101,9 @@ def add_statements(
                 script.ops.append(create)
 
 
-def _existing(context: MigrationContext, table: str) -> dict[str, sa.Index]:
+def _existing(connection: Any, table: str) -> dict[str, sa.Index]:
     """By their statements; all that is in the parentheses is one expression."""
     found = {}
-    connection: Any = context.connection
     for name, sql in connection.exec_driver_sql(INDEX_QUERY, (table,)):
         expression: Any = sa.literal_column(sql[sql.index("(") + 1 : sql.rindex(")")])
         unique = sql.upper().startswith("CREATE UNIQUE")

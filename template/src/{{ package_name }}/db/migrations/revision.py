@@ -1,24 +1,20 @@
 """What autogenerate leaves out of a revision: schemas, sequences, deferred keys."""
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations.ops import (
-    CreateForeignKeyOp,
     CreateTableOp,
-    DropIndexOp,
-    DropTableOp,
     ExecuteSQLOp,
     MigrationScript,
-    ModifyTableOps,
     OpContainer,
 )
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.schema import CreateSchema, CreateSequence, DropSequence
 
 from .dialect import add_statements, check_schemas
+from .order import set_order
 
 logger = logging.getLogger("alembic.autogenerate")
 
@@ -30,10 +26,7 @@ def complete_revision(
     (script,) = directives
     upgrade: Any = script.upgrade_ops
     downgrade: Any = script.downgrade_ops
-    keys = _deferred_keys(context, upgrade.ops)
-    upgrade.ops = [*_without_indexes(upgrade.ops), *keys]
-    backwards = [key.reverse() for key in reversed(keys)]
-    downgrade.ops = [*backwards, *_without_indexes(downgrade.ops)]
+    set_order(context, upgrade, downgrade)
     add_statements(context, upgrade, downgrade)
     _add_sequences(context, upgrade, downgrade)
     _add_schemas(context, upgrade)
@@ -44,17 +37,6 @@ def complete_revision(
     if is_revision and upgrade.is_empty():
         logger.warning("The migrations lead to the models: there is nothing to write.")
         directives.clear()
-
-
-def _without_indexes(operations: list[Any]) -> list[Any]:
-    """DROP TABLE drops them too; the index of a foreign key may be refused before."""
-    dropped = {
-        (op.schema, op.table_name) for op in operations if isinstance(op, DropTableOp)
-    }
-    for op in operations:
-        if isinstance(op, ModifyTableOps) and (op.schema, op.table_name) in dropped:
-            op.ops = [each for each in op.ops if not isinstance(each, DropIndexOp)]
-    return [op for op in operations if not isinstance(op, ModifyTableOps) or op.ops]
 
 
 def _add_schemas(context: MigrationContext, upgrade: OpContainer) -> None:
@@ -80,31 +62,6 @@ def _add_sequences(
         if not sa.inspect(connection).has_sequence(sequence.name, sequence.schema):
             upgrade.ops.insert(0, _execute(connection, CreateSequence(sequence)))
             downgrade.ops.append(_execute(connection, DropSequence(sequence)))
-
-
-def _deferred_keys(
-    context: MigrationContext, operations: Iterable[Any]
-) -> list[CreateForeignKeyOp]:
-    """Take the foreign keys to tables that come later out of CREATE TABLE."""
-    if not context.dialect.supports_alter:
-        return []  # there the other table may come later
-    tables = [op for op in operations if isinstance(op, CreateTableOp)]
-    deferred: list[Any] = []
-    for number, table in enumerate(tables):
-        later = {(op.schema, op.table_name) for op in tables[number + 1 :]}
-        keys: list[Any] = [key for key in table.columns if _is_deferred(key, later)]
-        table.columns = [
-            each for each in table.columns if id(each) not in {*map(id, keys)}
-        ]
-        deferred += [CreateForeignKeyOp.from_constraint(key) for key in keys]
-    return deferred
-
-
-def _is_deferred(item: Any, later: set[tuple[str | None, str]]) -> bool:
-    if not isinstance(item, sa.ForeignKeyConstraint):
-        return False
-    other = item.referred_table
-    return item.use_alter or (other.schema, other.name) in later
 
 
 def _execute(connection: sa.Connection, element: Any) -> ExecuteSQLOp:
