@@ -35,9 +35,11 @@ bench: .venv/ready servers ## Measure the service beside others, in ratios; PART
 	python -m benchmarks.bench $(PART)
 
 # Not uv.lock, which would carry the address of a registry into every clone.
-lock: $(UV) ## Write requirements.txt anew from pyproject.toml
+lock: $(UV) ## Write requirements.txt anew from pyproject.toml, and the names to refuse
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --group dev \
 		--custom-compile-command "make lock" --output-file requirements.txt pyproject.toml
+	$(MAKE) .venv/ready
+	python -m tools.reserved_names
 
 release: .venv/ready servers ## Test the updates, then tag VERSION=1.2.3 and record it
 	python -m tools.release $(VERSION)

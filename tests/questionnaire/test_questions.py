@@ -30,11 +30,13 @@ REFUSED: list[tuple[Answers, str]] = [
     ({"project_name": "service\n"}, NAME),
     ({"project_name": "fastapi"}, "choose another, as in fastapi-service."),
     ({"project_name": "uvicorn-worker"}, "choose another, as in uvicorn-worker-servi"),
+    ({"project_name": "httpx2-jsfetch"}, "choose another, as in httpx2-jsfetch-serv"),
     ({"package_name": "my-service"}, PACKAGE),
     ({"package_name": "1service"}, PACKAGE),
     ({"package_name": "class"}, "class is the name of a keyword of Python"),
     ({"package_name": "json"}, "json is the name of a module of Python: choose"),
     ({"package_name": "sqlalchemy"}, "sqlalchemy is the name of a dependency"),
+    ({"package_name": "broker"}, "broker is the name of a folder or a module beside"),
     ({"package_name": "tests"}, "tests is the name of a folder or a module beside it"),
     ({"package_name": "a" * 31}, PACKAGE),
     ({"description": 'say "hi"'}, TEXT),
@@ -174,7 +176,8 @@ def test_facts_cannot_be_forced(template: Path) -> None:
         ("json", "json", "json_service"),
         ("asyncpg", "asyncpg-service", "asyncpg_service"),
         ("---", "service", "service"),
-        ("test", "test", "test_service"),
+        # tests/test_service.py would hide a package of that name.
+        ("test", "test", "test_app"),
         (
             "far-more-than-thirty-letters-long",
             "far-more-than-thirty-letters-long",

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.rendering import Answers
+from tests.support.rendering import ROOT, Answers
+from tools.reserved_names import (
+    BESIDE,
+    DEPENDENCIES,
+    as_package,
+    beside,
+    direct,
+    reserved,
+)
 
 # Of distributions that are not named as what they are imported by.
 MODULES = (
@@ -49,6 +57,20 @@ def test_each_import_is_declared(declaring: list[Path], tmp_path: Path) -> None:
         }
         report.unlink()
         assert found == set(), project
+
+
+def test_no_package_has_the_name_of_a_requirement(
+    renderings: dict[Path, Answers],
+) -> None:
+    """What those require in turn is of the day: `make lock` adds it."""
+    needed = {as_package(each) for project in renderings for each in direct(project)}
+
+    assert {"fastapi", "uvicorn_worker", "boto3", "pytest", "uv_build"} <= needed
+    assert needed <= reserved()[DEPENDENCIES]
+
+
+def test_no_package_has_the_name_of_a_module_beside_it() -> None:
+    assert reserved()[BESIDE] == beside(ROOT / "template")
 
 
 @pytest.mark.boot

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,6 @@ from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
-import yaml
 from sqlalchemy import make_url
 
 from tests.support import servers
@@ -84,18 +82,6 @@ def test_own_tests_start_the_first_server_on_the_path(
     assert done.returncode == 0, done.stderr
     assert re.match(r"\d+\.\d+", done.stdout)
     assert "MariaDB" not in done.stdout
-
-
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_names_of_all_dependencies_are_rejected_for_a_project(
-    service: Callable[[str], Service], driver: str
-) -> None:
-    lock = tomllib.loads((service(driver).folder / "uv.lock").read_text())
-    tables = yaml.safe_load((ROOT / "hooks" / "reserved_names.yml").read_text())
-    rejected = tables["reserved_names"]["default"]["a dependency of the service"]
-    needed = {package["name"].replace("-", "_") for package in lock["package"]}
-
-    assert needed - {"shop"} <= {*rejected}
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,15 @@
 
 import json
 import subprocess
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from sqlalchemy import make_url
 
 from tests.support.fake_metadata_server import TOKEN, metadata
-from tests.support.rendering import ROOT, Answers, environment
+from tests.support.rendering import Answers, environment
 from tests.support.servers import DRIVERS, NETWORKED, Server
 from tests.support.service import PROGRAMS, Service, conversation
 
@@ -255,15 +253,3 @@ def test_loopback_without_encryption_needs_no_token(
         outcome, _, _ = program.use()
 
     assert outcome == "connected"
-
-
-@pytest.mark.parametrize(("cloud", "driver"), [("aws_rds", "asyncpg"), *HTTP])
-def test_names_of_the_libraries_are_rejected_for_a_project(
-    service_at: ServiceAt, cloud: str, driver: str
-) -> None:
-    lock = tomllib.loads((service_at(cloud, driver).folder / "uv.lock").read_text())
-    tables = yaml.safe_load((ROOT / "hooks" / "reserved_names.yml").read_text())
-    rejected = tables["reserved_names"]["default"]["a dependency of the service"]
-    needed = {package["name"].replace("-", "_") for package in lock["package"]}
-
-    assert needed - {"shop"} <= {*rejected}
