@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.replicas.test_replica_faults import Load, scrape
-from tests.replicas.test_replicas import until_ready
+from tests.replicas.test_replicas import HEADER, until_ready
 from tests.service.test_doctor import doctor
 from tests.support.clusters import CLUSTERS, Cluster, Replica, until
 from tests.support.processes import children
@@ -113,6 +113,14 @@ def reads(running: Running) -> float:
     return scrape(running).sum("database_reads_total", 'pool="localhost')
 
 
+def fallbacks(running: Running) -> dict[str, float]:
+    metrics, name = scrape(running), "database_replica_fallbacks_total"
+    return {
+        reason: metrics.sum(name, f'reason="{reason}"')
+        for reason in ("none ready", "behind")
+    }
+
+
 def spoil(server: Replica, database: str) -> None:
     """Write there what no read may return."""
     url = make_url(server.url).set(database=database).render_as_string()
@@ -186,11 +194,27 @@ def test_reader_of_aurora_that_does_not_report_its_lag_is_not_read_from(
         banned = scrape(running).sum("database_replica_bans_total", 'reason="lag"') > 0
         return banned if not reports else reads(running) > 0
 
+    def no_probe_is_recent() -> bool:
+        running.client.get("/orders")
+        return fallbacks(running)["none ready"] > 0
+
     with shop.running(**variables) as running:
         until(has_been_seen, "the reader is known")
         went = reads(running)
+        cluster.replicas[0].freeze()
+        try:
+            until(no_probe_is_recent, "no probe is recent")
+            before = fallbacks(running)
+            written = running.client.post("/orders", json=ORDER)
+            mark = {HEADER: written.headers[HEADER]}
+            running.client.get("/orders", headers=mark).raise_for_status()
+            after = fallbacks(running)
+        finally:
+            cluster.replicas[0].thaw()
 
     assert (went > 0) is reports
+    # By the clock: a probe that is awaited could not change the answer.
+    assert after == before | {"behind": before["behind"] + 1}
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,7 @@ class Replica:
         pause = 0.001
         while not has_reached(self.position, position):
             hopeless = self.unhealthy_reason or self.lag_seconds > WAIT_SECONDS
-            never = has_reached(position, PRIMARY_ONLY)
-            if hopeless or never or monotonic() + pause > until:
+            if hopeless or not is_awaited(position) or monotonic() + pause > until:
                 return False
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_POLL_PAUSE_SECONDS)
@@ -173,6 +172,12 @@ class Replica:
         self.unhealthy_reason = reason
         self.ready_until = 0.0
         self._banned_until = now + BAN_SECONDS
+
+
+def is_awaited(position: Position) -> bool:
+    """Whether a read waits for a replica with this position, or uses the primary."""
+    never = has_reached(position, PRIMARY_ONLY)
+    return not position or bool(WAIT_SECONDS and not never)
 
 
 async def first_probe(replicas: Sequence[Replica]) -> None:

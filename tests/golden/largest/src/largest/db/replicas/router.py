@@ -19,7 +19,7 @@ from ..primary import PrimaryOnly
 from ..routing import Target
 from .metrics import export
 from .position import commit_position
-from .replica import PROBE_TIMEOUT_SECONDS, Replica, first_probe
+from .replica import PROBE_TIMEOUT_SECONDS, Replica, first_probe, is_awaited
 from .watermark import (
     PRIMARY_ONLY,
     Position,
@@ -123,7 +123,7 @@ class ReplicaRouter:
 
     async def _wait_for(self, goal: Position) -> Target:
         """Wait for a probe if none is recent, then for the least lagging replica."""
-        if not self._ready():
+        if not self._ready() and is_awaited(goal):
             await first_probe(self.replicas)
             if replica := self._next(goal):
                 return replica
@@ -136,7 +136,7 @@ class ReplicaRouter:
                 self.reads[replica.name] += 1
                 return replica
         self.reads["primary"] += 1
-        self.fallbacks["behind" if ready else "none ready"] += 1
+        self.fallbacks["behind" if ready or not is_awaited(goal) else "none ready"] += 1
         return self.primary
 
     def _move(self, replica: Replica, reason: str) -> Target:
