@@ -136,9 +136,10 @@ VENDORS = (
 ADVICE = (
     "`connection checked out for 31 s, possible leak",
     "failed and is retried in 1.5 s",
-    r"1 in 100 takes over [\d.]+ s",
+    r"1 in 100? takes over [\d.]+ s",
     "over 1 s for a minute",
-    "of the size for 5 minutes",
+    r"for \d+ minutes",
+    "within 10 minutes",
     r"it was 1200 to",
     r"pauses of 2.5 to 5 minutes in all(?: \(151 to 303 s\))?",
 )
@@ -266,26 +267,6 @@ def test_each_warning_of_the_code_has_its_entry_in_the_runbook(
                 ), f"{project}: {module.module} logs {message}"
 
     assert sum(map(len, texts.values())) > 20
-
-
-ROW = re.compile(r"^\| (`(?:database|celery|http)_\w+`.*?) \|", re.MULTILINE)
-METRIC = re.compile(r"\b((?:Counter|Gauge|Histogram|_gauge)\(\s*\"(\w+)\")")
-
-
-def test_metrics_of_the_readme_are_those_of_the_code(
-    renderings: dict[Path, Answers], modules: dict[Path, list[Content]]
-) -> None:
-    for project in renderings:
-        code = {
-            name
-            for module in modules[project]
-            for _, name in METRIC.findall(module.text)
-        }
-        readme = (project / "README.md").read_text()
-        cells = " ".join(ROW.findall(readme))
-        rows = {*QUOTED.findall(cells)}
-
-        assert rows == code, project
 
 
 class Label(NamedTuple):

@@ -338,14 +338,19 @@ def pgbouncer(
         )
 
 
+def unpacked(home: Path, program: str) -> list[Path | str]:
+    """The command of a program that unpack.sh has put there with its libraries."""
+    (loader,) = home.glob("ld-linux*")
+    return [loader, "--library-path", home, home / program]
+
+
 @contextmanager
 def running_pgbouncer(home: Path, file: Path, port: int, log: Path) -> Iterator[None]:
     """Run one with its own libraries, until it listens and then to the end."""
-    (loader,) = home.glob("ld-linux*")
-    paths = ("--library-path", home, home / "pgbouncer", file)
+    command = [*unpacked(home, "pgbouncer"), file]
     with log.open("w") as output:
         process = subprocess.Popen(
-            [loader, *paths], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
     try:
         while True:

@@ -13,6 +13,7 @@ if [ -z "$missing" ]; then
     # The LTS. Only the unstable release has it, beside MariaDB below.
     $unpack mysql unstable mysql-server-core usr/sbin/mysqld usr/share/mysql \
         usr/lib/mysql/plugin
+    $unpack prometheus bookworm prometheus usr/bin/prometheus usr/bin/promtool
     has pg_ctl || ls /usr/lib/postgresql/*/bin/pg_ctl >/dev/null 2>&1 ||
         missing=postgresql
     # The whole of mariadb-server would start one, now and with the machine.

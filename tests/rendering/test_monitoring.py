@@ -1,0 +1,277 @@
+"""Alert rules, dashboard and README are of one table; promtool tries each alert."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.rendering.conftest import Content
+from tests.support.rendering import ROOT, Answers
+from tests.support.servers import unpacked
+
+# In the code; of them the rules and the panels take samples.
+METRIC = re.compile(r"\b(?:Counter|Gauge|Histogram|_gauge)\(\s*\"(\w+)\"")
+SAMPLE = re.compile(r"(\w+?)(?:_bucket|_count|_sum)?\{")
+ROW = re.compile(r"^\| `(\w+)` \|.*\| (?:`\w+`: .*|)\|$", re.MULTILINE)
+# Of Prometheus itself.
+UP = {"up"}
+# Longer than the 6 hours of the longest rule; a sample each minute.
+MINUTES = 420
+HOURS = f"{MINUTES // 60}h"
+
+
+def quiet() -> dict[str, str]:
+    """Series of a service without any fault, for the rules of every answer."""
+    series = {"up": "1", "gunicorn_workers_ended_total": "0"}
+    series["http_requests_in_progress"] = "2"
+    for status, growth in {"2xx": 60, "4xx": 6, "5xx": 0}.items():
+        labels = f'method="GET",route="/orders",status="{status}"'
+        series |= histogram("http_request_duration_seconds", labels, growth, "0.1")
+    # Clients send what conflicts and what is wrong: no fault of the service.
+    for kind in ("busy", "timeout", "unavailable", "outcome-unknown"):
+        series[f"http_problems_total|type={kind!r}"] = "0"
+    for kind in ("conflict", "invalid-value"):
+        series[f"http_problems_total|type={kind!r}"] = "0+1"
+    pool = "pool='primary'"
+    gauges = {"size": 10, "in_use": 3, "waiting": 0, "leaked": 0}
+    for name, value in gauges.items():
+        series[f"database_pool_{name}|{pool}"] = f"{value}"
+    series |= histogram("database_pool_wait_seconds", pool, 66, "0.01")
+    series[f"database_pool_refused_total|{pool}"] = "0"
+    series[f"database_pool_connections_created_total|{pool}"] = "0+1"
+    for reason, growth in {"lifetime": 1, "error": 0, "validation": 0}.items():
+        name = "database_pool_connections_invalidated_total"
+        series[f"{name}|{pool},reason={reason!r}"] = f"0+{growth}"
+    series["database_primary|host='db1:5432'"] = "1"
+    series["database_primary|host='db2:5432'"] = "0"
+    series["database_reads_total|pool='db3:5432'"] = "0+60"
+    series["database_reads_total|pool='primary'"] = "0+1"
+    series["database_replica_fallbacks_total|reason='behind'"] = "0+1"
+    series["database_replica_lag_seconds|pool='db3:5432'"] = "0.1"
+    series["database_replica_bans_total|pool='db3:5432',reason='lag'"] = "0"
+    series |= histogram("database_replica_wait_seconds", "", 60, "0.01")
+    task = "task='payments.sweep'"
+    for outcome, growth in {"done": 2, "failed": 0, "killed": 0}.items():
+        series[f"celery_tasks_total|{task},outcome={outcome!r}"] = f"0+{growth}"
+    series |= histogram("celery_task_seconds", task, 2, "0.1")
+    series |= histogram("celery_task_wait_seconds", task, 2, "0.1")
+    series[f"celery_tasks_in_progress|{task}"] = "1"
+    return series | {"celery_processes": "4"}
+
+
+def histogram(name: str, labels: str, growth: int, bucket: str) -> dict[str, str]:
+    """All observations are below that bound."""
+    separator = "," if labels else ""
+    bounds = {
+        f"{name}_bucket|{labels}{separator}le={bound!r}": f"0+{growth}"
+        for bound in (bucket, "+Inf")
+    }
+    return {**bounds, f"{name}_count|{labels}": f"0+{growth}"}
+
+
+def slow(name: str, labels: str, bucket: str) -> dict[str, str]:
+    """No observation is below the bound, and all are below one of 100 times as much."""
+    higher = f"{float(bucket) * 100:g}"
+    above = histogram(name, labels, 60, higher)
+    return {f"{name}_bucket|{labels}{',' if labels else ''}le={bucket!r}": "0"} | above
+
+
+GET = "method='GET',route='/orders',status"
+POOL = "pool='primary'"
+TASK = "task='payments.sweep'"
+# What differs from the quiet series, for each alert.
+PROVOKED: dict[str, dict[str, str]] = {
+    "ErrorBudgetFast": {f"http_request_duration_seconds_count|{GET}='5xx'": "0+2"},
+    "ErrorBudgetSlow": {f"http_request_duration_seconds_count|{GET}='5xx'": "0+0.5"},
+    "SlowRequests": slow("http_request_duration_seconds", f"{GET}='2xx'", "0.1"),
+    "OutcomeUnknown": {"http_problems_total|type='outcome-unknown'": "0x415 1"},
+    "DatabaseProblems": {"http_problems_total|type='unavailable'": "0+1"},
+    "InstanceDown": {"up|instance='b'": "0"},
+    "ServiceDown": {"up": "0"},
+    "WorkerEnded": {"gunicorn_workers_ended_total": "0x415 1"},
+    "ConnectionBudget": {f"database_pool_size|{POOL}": "100000"},
+    "PoolSaturated": {f"database_pool_in_use|{POOL}": "9"},
+    "PoolQueue": {f"database_pool_waiting|{POOL}": "3"},
+    "SlowCheckouts": slow("database_pool_wait_seconds", POOL, "0.01"),
+    "CheckoutsRejected": {f"database_pool_refused_total|{POOL}": "0x417 5"},
+    "ConnectionLeak": {f"database_pool_leaked|{POOL}": "1"},
+    "ConnectionChurn": {f"database_pool_connections_created_total|{POOL}": "0+65"},
+    "ConnectionsLost": {
+        f"database_pool_connections_invalidated_total|{POOL},reason='error'": "0+1"
+    },
+    "PrimaryMoved": {
+        "database_primary|host='db1:5432'": "1x415 0",
+        "database_primary|host='db2:5432'": "0x415 1",
+    },
+    "TwoPrimaries": {"database_primary|host='db2:5432'": "1"},
+    "ReplicasUnused": {"database_replica_fallbacks_total|reason='behind'": "0+40"},
+    "ReplicaBanned": {
+        "database_replica_bans_total|pool='db3:5432',reason='lag'": "0x418 1"
+    },
+    "ReplicaLag": {"database_replica_lag_seconds|pool='db3:5432'": "1.5"},
+    "SlowReplicas": slow("database_replica_wait_seconds", "", "0.01"),
+    "TasksFailed": {f"celery_tasks_total|{TASK},outcome='failed'": "0x418 1"},
+    "NoTaskDone": {f"celery_tasks_total|{TASK},outcome='done'": "100"},
+    "SlowTasks": slow("celery_task_seconds", TASK, "0.5"),
+    "TasksLate": slow("celery_task_wait_seconds", TASK, "0.5"),
+    "NoWorkers": {"celery_processes": "0"},
+    "WorkersBusy": {f"celery_tasks_in_progress|{TASK}": "4"},
+}
+
+
+def written(series: dict[str, str]) -> list[dict[str, str]]:
+    """As promtool reads it: values up to the end, and the labels of a scrape."""
+    lines = []
+    for key, values in series.items():
+        name, _, labels = key.partition("|")
+        labels = labels.replace("'", '"')
+        if "instance" not in labels:
+            labels = f'instance="a",{labels}'
+        *first, last = values.split()
+        known = sum(int(each.split("x")[1]) + 1 for each in first)
+        text = " ".join([*first, f"{last}x{MINUTES - known}"])
+        lines.append({"series": f'{name}{{job="service",{labels}}}', "values": text})
+    return lines
+
+
+def unit_test(series: dict[str, str], alert: str = "") -> dict[str, Any]:
+    """A test: that alert fires at the end, or none has ever been pending."""
+    firing = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) > bool 0'
+    one = {"expr": firing, "exp_samples": [{"labels": "{}", "value": 1}]}
+    none = {"expr": f"count(count_over_time(ALERTS[{HOURS}]))", "exp_samples": []}
+    return {
+        "interval": "1m",
+        "input_series": written(series),
+        "promql_expr_test": [(one if alert else none) | {"eval_time": HOURS}],
+    }
+
+
+def folder_of(project: Path) -> Path:
+    (found,) = project.glob("deploy/**/monitoring")
+    return found
+
+
+def rules_of(project: Path) -> dict[str, Any]:
+    """Those of a rule file, also from within a PrometheusRule."""
+    document = yaml.safe_load((folder_of(project) / "alerts.yaml").read_text())
+    rules: dict[str, Any] = document.get("spec", document)
+    return rules
+
+
+def alerts_of(project: Path) -> Iterator[dict[str, Any]]:
+    return (rule for group in rules_of(project)["groups"] for rule in group["rules"])
+
+
+def expressions_of(project: Path) -> str:
+    """Of the panels."""
+    dashboard = json.loads((folder_of(project) / "dashboard.json").read_text())
+    panels = [each for each in dashboard["panels"] if each["type"] == "timeseries"]
+    return "\n".join(each["expr"] for panel in panels for each in panel["targets"])
+
+
+def has_metrics(row: Answers) -> bool:
+    return bool(row["runtime"] != "lambda")
+
+
+def test_metrics_are_those_of_the_code(
+    renderings: dict[Path, Answers], modules: dict[Path, list[Content]]
+) -> None:
+    for project, row in renderings.items():
+        texts = [module.text for module in modules[project]]
+        if (gunicorn := project / "gunicorn.conf.py").exists():
+            texts.append(gunicorn.read_text())
+        code = {name for text in texts for name in METRIC.findall(text)}
+        rows = {*ROW.findall((project / "README.md").read_text())}
+        if not has_metrics(row):
+            assert code == rows == set(), project
+            continue
+        rules = {
+            name for each in alerts_of(project) for name in SAMPLE.findall(each["expr"])
+        }
+
+        assert rows == code | UP, project
+        assert {*SAMPLE.findall(expressions_of(project))} == code | UP, project
+        assert rules <= code | UP, project
+
+
+def test_alerts_are_those_of_the_readme(renderings: dict[Path, Answers]) -> None:
+    for project in filter(lambda each: has_metrics(renderings[each]), renderings):
+        readme = (project / "README.md").read_text()
+        rows = "".join(found[0] for found in ROW.finditer(readme))
+        names = [each["alert"] for each in alerts_of(project)]
+
+        assert sorted(names) == sorted(re.findall(r"`([A-Z]\w+)`: ", rows)), project
+        for each in alerts_of(project):
+            description = each["annotations"]["description"]
+            (section,) = re.findall(r"README\.md, section (\w+)\.$", description)
+            assert f"\n## {section}\n" in readme, f"{project}: {description}"
+
+
+def test_service_is_named_everywhere(renderings: dict[Path, Answers]) -> None:
+    """Another service has metrics of the same names."""
+    for project in filter(lambda each: has_metrics(renderings[each]), renderings):
+        texts = [each["expr"] for each in alerts_of(project)]
+        for text in (*texts, expressions_of(project)):
+            assert text.count("{") == text.count('{job="service"') > 0
+
+
+@pytest.fixture(scope="module")
+def checked(renderings: dict[Path, Answers], tmp_path_factory: Any) -> dict[str, Path]:
+    """A file of each content that the rules have."""
+    folder = tmp_path_factory.mktemp("rules")
+    found: dict[str, Path] = {}
+    for project in filter(lambda each: has_metrics(renderings[each]), renderings):
+        text = yaml.safe_dump(rules_of(project), sort_keys=False)
+        if text not in found:
+            found[text] = folder / f"{len(found)}.yaml"
+            found[text].write_text(text)
+    return found
+
+
+def promtool(*arguments: str | Path) -> None:
+    done = subprocess.run(
+        [*unpacked(ROOT / ".servers" / "prometheus", "promtool"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+
+
+@pytest.mark.boot
+def test_rules_are_valid(checked: dict[str, Path]) -> None:
+    promtool("check", "rules", *checked.values())
+
+
+@pytest.mark.boot
+def test_each_alert_fires_on_its_fault_and_is_silent_on_a_quiet_day(
+    checked: dict[str, Path], tmp_path: Path
+) -> None:
+    """In one of the files that have it, and in that one also together with the rest."""
+    alerts: dict[str, set[str]] = {}
+    for text in checked:
+        groups = yaml.safe_load(text)["groups"]
+        alerts[text] = {each["alert"] for group in groups for each in group["rules"]}
+    left = {*PROVOKED}
+    assert set().union(*alerts.values()) == left
+    files: list[Path] = []
+    for text in sorted(checked, key=lambda text: -len(alerts[text])):
+        tests = [
+            unit_test(quiet() | PROVOKED[each], each) for each in alerts[text] & left
+        ]
+        if not tests:
+            continue
+        left -= alerts[text]
+        content = {
+            "rule_files": [str(checked[text])],
+            "evaluation_interval": "1m",
+            "tests": [unit_test(quiet()), *tests],
+        }
+        files.append(tmp_path / f"test-{len(files)}.yaml")
+        files[-1].write_text(yaml.safe_dump(content))
+    promtool("test", "rules", *files)
