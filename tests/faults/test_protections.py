@@ -422,6 +422,12 @@ PROTECTIONS = {
         "if pool:",
         "test_overload.py::test_rejected_before_body_and_dependencies",
     ),
+    "predicted wait of a rejected checkout": Protection(
+        "web/errors.py",
+        'getattr(error, "retry_seconds", 1)',
+        "1",
+        "test_overload.py::test_rejected_checkout_predicts_the_wait_as_well",
+    ),
     "bounded number of held answers": Protection(
         "web/overload.py",
         "if self._held < MAX_HELD:",

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from shop import api, main
 from shop.db import Database, Export, Read, Write
 from shop.db.engine import metrics
-from shop.db.engine.pool import FairPool
+from shop.db.engine.pool import MAX_RETRY_SECONDS, FairPool, retry_after
 from shop.settings import Settings
 from shop.web import overload
 from starlette.middleware import Middleware
@@ -102,7 +102,7 @@ def is_rejected(answer: Response) -> bool:
         and problem["type"] == "urn:problem:busy"
         and answer.headers["x-request-id"] == problem["request_id"]
         and answer.headers["content-length"] == str(len(answer.content))
-        and 1 <= int(answer.headers["retry-after"]) <= overload.MAX_RETRY_SECONDS
+        and 1 <= int(answer.headers["retry-after"]) <= MAX_RETRY_SECONDS
     )
 
 
@@ -144,6 +144,18 @@ async def test_document_is_that_of_a_rejected_checkout(
     ]
     assert documents[0] == documents[1]
     assert early.headers.keys() == late.headers.keys()
+
+
+async def test_rejected_checkout_predicts_the_wait_as_well(
+    full: tuple[AsyncClient, FairPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler runs, as when the queue has grown since the route was known."""
+    client, pool = full
+    monkeypatch.setattr(pool, "excess_wait", lambda: 0.0)
+    answers = [await client.get("/orders") for _ in range(5)]
+
+    assert all(map(is_rejected, answers))
+    assert max(int(answer.headers["retry-after"]) for answer in answers) > 1
 
 
 async def test_routes_without_a_session_go_on(
@@ -222,10 +234,10 @@ async def test_answers_of_a_bounded_number_of_clients_are_held(
 
 def test_clients_do_not_come_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def seconds(wait: float) -> set[int]:
-        return {overload.retry_after(wait) for _ in range(500)}
+        return {retry_after(wait) for _ in range(500)}
 
     assert seconds(0.1) == {1}
     assert min(seconds(4)) == 1
     assert max(seconds(4)) in (8, 9)
     assert len(seconds(4)) >= 8
-    assert max(seconds(1000)) == overload.MAX_RETRY_SECONDS
+    assert max(seconds(1000)) == MAX_RETRY_SECONDS

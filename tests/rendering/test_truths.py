@@ -20,6 +20,7 @@ TASKS = "worker/settings.py"
 APP = "worker/app.py"
 STARTUP = "db/doctor/startup_check.py"
 OVERLOAD = "web/overload.py"
+POOL = "db/engine/pool.py"
 POSITION = "db/replicas/position.py"
 KUBERNETES = "/deploy/kubernetes/base/service.yaml"
 
@@ -61,7 +62,7 @@ TRUTHS = [
     constant("`{n} s` or less: a (?:ping or a )?ROLLBACK", "RESET_SECONDS", LIMITS),
     constant("`{n} s` or less: a ping, a health probe", "PING_SECONDS", LIMITS),
     constant("yields; each may take {n} s", "PROBE_SECONDS", "web/health.py"),
-    Truth("the queue predicts, {n} at most", OVERLOAD, r"^MAX_RETRY_SECONDS = (\d+)$"),
+    Truth("the queue predicts, {n} at most", POOL, r"^MAX_RETRY_SECONDS = (\d+)$"),
     Truth("is held for {n} to", OVERLOAD, r"^HOLD_SECONDS = \(([\d.]+), "),
     Truth("is held for 0.5 to {n} s", OVERLOAD, r"^HOLD_SECONDS = \([\d.]+, ([\d.]+)"),
     # Connections.

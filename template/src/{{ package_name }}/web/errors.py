@@ -103,7 +103,8 @@ async def _database_error(connection: HTTPConnection, error: Exception) -> Respo
         exchange.problem = fault
     logger.warning("%s: %s", fault, safe_message(error))
     status, detail = PROBLEMS[fault]
-    headers = {"Retry-After": "1"} if status == 503 else None  # seconds
+    seconds = getattr(error, "retry_seconds", 1)
+    headers = {"Retry-After": str(seconds)} if status == 503 else None
     return problem(status, detail, kind=fault, headers=headers)
 
 

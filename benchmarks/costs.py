@@ -1,0 +1,151 @@
+"""What is measured once: a start, a worker's memory, a rejection, an export, tasks."""
+
+import json
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from benchmarks.parts import Effort
+from benchmarks.projects import Project, Workshop
+from benchmarks.report import Row, at_least, at_most
+from benchmarks.serving import loading, medians, serving
+from benchmarks.workloads import GET, Cell
+from tests.support.clusters import own_cluster
+from tests.support.servers import Redis
+
+START, MEMORY_MB, REJECTION_US, ROUTING = 1.2, 90, 60, 1.03
+EXPORTED = 1_000_000
+EXPORT_MB = 30
+FILL = """
+    INSERT INTO orders (id, customer, status, created_at, updated_at)
+    SELECT gen_random_uuid(), 'somebody', 'new', now() + n * interval '1 ms', now()
+    FROM generate_series(1, {}) n
+"""
+# What a service imports of libraries.
+IMPORTED = """
+import sys
+before = {*sys.modules}
+import service.main
+names = {name for name in sys.modules if not name.startswith(("service", "_"))}
+print(*sorted(names - before))
+"""
+
+
+def refusal(shop: Workshop, effort: Effort) -> list[Row]:
+    """A request that is rejected, by a service whose pool stays full."""
+    project = shop.project()
+    cell = Cell((GET,), seconds=effort.seconds)
+    with serving(project, "ours:full") as server, loading(project) as load:
+        server.get("/fill")
+        found = medians([load(server, cell) for _ in range(effort.rounds)])
+    row = ("refusal", "asyncpg, full", "a rejection", found["cpu"] * 1e6, "us of CPU")
+    return [Row(*row, at_most(REJECTION_US), {"ours": found})]
+
+
+def start(shop: Workshop, effort: Effort) -> list[Row]:
+    """From spawn to the first answer, and the memory of a worker that has worked."""
+    rows = []
+    for setting, project in (
+        ("asyncpg", shop.project()),
+        ("replicas, Celery", everything(shop)),
+    ):
+        ratio = start_ratio(project, effort.rounds)
+        row = ("start", setting, "start", ratio, "x bare FastAPI")
+        rows.append(Row(*row, at_most(START)))
+        with serving(project, "ours:app") as server, loading(project) as load:
+            load(server, Cell((GET,), seconds=effort.seconds))
+            memory = server.memory("VmRSS")
+        row = ("start", setting, "memory of a worker", memory, "MB")
+        rows.append(Row(*row, at_most(MEMORY_MB)))
+    return rows
+
+
+def start_ratio(project: Project, rounds: int) -> float:
+    """To FastAPI with the same imports."""
+    imports = project.run("python", "-c", IMPORTED)
+    bare, ours = "imports:app", "service.main:create_app"
+    taken: dict[str, list[float]] = {bare: [], ours: []}
+    for turn in range(1 + rounds):
+        for app, seconds in taken.items():
+            began = perf_counter()
+            with serving(project, app, BENCH_IMPORTS=imports):
+                if turn:  # the first one compiles the bytecode
+                    seconds.append(perf_counter() - began)
+    return median(taken[ours]) / median(taken[bare])
+
+
+def everything(shop: Workshop) -> Project:
+    return shop.project(with_replicas=True, with_celery=True)
+
+
+def export(shop: Workshop, effort: Effort) -> list[Row]:
+    """A million rows as CSV: rows a second, and the memory that is added meanwhile."""
+    number = EXPORTED // (100 if effort.is_quick else 1)
+    server = shop.server("postgresql")
+    server.empty("export")
+    url = server.url.rpartition("/")[0] + "/export"
+    project = shop.project()
+    project.run("alembic", "upgrade", "head", DATABASE_URL=url)
+    project.run("python", "-c", RUN.format(FILL.format(number)), DATABASE_URL=url)
+    rates: dict[str, float] = {}
+    added: dict[str, float] = {}
+    for name in ("ours", "articles", "bare"):
+        with serving(project, f"{name}:app", DATABASE_URL=url) as running:
+            before, began = running.memory("VmRSS"), perf_counter()
+            running.reset_peak()
+            assert running.get("/orders/export") == 200
+            rates[name] = number / (perf_counter() - began)
+            added[name] = running.memory("VmHWM") - before
+    contenders = {name: {"rate": rate} for name, rate in rates.items()}
+    ratio = rates["ours"] / rates["articles"]
+    row = ("export", "asyncpg", f"export {number:,} rows", ratio, "x articles")
+    own = ("export", "asyncpg", "memory of the export", added["ours"], "MB")
+    other = ("export", "asyncpg", "the same, of the articles'", added["articles"], "MB")
+    return [
+        Row(*row, contenders=contenders),
+        Row(*own, at_most(EXPORT_MB)),
+        Row(*other),
+    ]
+
+
+RUN = """
+import asyncio, asyncpg, os
+async def main():
+    connection = await asyncpg.connect(os.environ["DATABASE_URL"])
+    await connection.execute({!r})
+    await connection.execute("ANALYZE")
+    await connection.close()
+asyncio.run(main())
+"""
+
+
+def replicas(shop: Workshop, effort: Effort) -> list[Row]:
+    """A read from a replica, and a write that the next read has to see."""
+    with own_cluster("postgresql") as cluster:
+        primary, others = cluster.database("bench")
+        variables = {"DATABASE_URL": primary, "DATABASE_REPLICA_URLS": others[0]}
+        numbers = effort.numbers(9, 1500, 300)
+        found = json.loads(everything(shop).measure("replicas", *numbers, **variables))
+    ratio = found["replica"] / found["primary alone"]
+    row = ("replicas", "asyncpg", "CPU of a read", ratio, "x primary alone")
+    seen = ("replicas", "asyncpg", "until a write is seen", found["wait"], "ms")
+    return [Row(*row, at_most(ROUTING)), Row(*seen, at_most(5))]
+
+
+def tasks(shop: Workshop, effort: Effort) -> list[Row]:
+    """Tasks a second of a worker with two processes."""
+    project, numbers = everything(shop), effort.numbers(3, 500)
+    with (
+        TemporaryDirectory(dir="/tmp") as folder,
+        Redis(Path(folder) / "redis") as redis,
+    ):
+        redis.start()
+        measured = project.measure("tasks", *numbers, CELERY_BROKER_URL=redis.url)
+    rates = {
+        kind: median(each["rate"] for each in rounds)
+        for kind, rounds in json.loads(measured).items()
+    }
+    ratio = rates["rendered"] / rates["null_pool"]
+    row = ("tasks", "Celery", "tasks", ratio, "x a loop and NullPool each")
+    return [Row(*row, at_least(2))]
