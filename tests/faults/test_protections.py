@@ -131,6 +131,20 @@ PROTECTIONS = {
         "test_watchdog.py::test_connection_that_is_not_trusted_is_closed_without_waiting",
         drivers=("asyncpg", "aiomysql"),
     ),
+    "no COMMIT within a statement": Protection(
+        "db/engine/watchdog.py",
+        "            raise exc.IllegalStateChangeError(UNAWAITED)",
+        "            pass",
+        "test_watchdog.py::test_session_that_ends_within_a_statement_closes_its_connection",
+        drivers=("asyncpg", "aiomysql"),
+    ),
+    "limit of each of two statements": Protection(
+        "db/engine/watchdog.py",
+        "key = object()",
+        "key = connection",
+        "test_watchdog.py::test_each_of_two_statements_at_once_is_bounded",
+        drivers=("asyncpg", "asyncmy"),
+    ),
     "turn of a host": Protection(
         "db/replicas/hosts.py",
         "if hosts[0] is first:",

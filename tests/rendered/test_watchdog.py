@@ -5,13 +5,22 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from shop.db import Database
+from shop.db.config.backend import DIALECT
 from shop.db.engine.create import create_engine
 from shop.db.engine.driver import Dialect
 from shop.settings import Settings
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.util import await_only as await_
+
+SLEEP = text(
+    {"mysql": "SELECT SLEEP(:seconds)"}.get(DIALECT, "SELECT pg_sleep(:seconds)")
+)
+IDENTITY = text(
+    {"mysql": "SELECT CONNECTION_ID()"}.get(DIALECT, "SELECT pg_backend_pid()")
+)
 
 
 def needs_pool(test: Any) -> Any:
@@ -96,3 +105,58 @@ async def test_connection_that_is_not_trusted_is_closed_without_waiting(
             await connection.close()
 
     await engine.dispose()
+
+
+async def sleep_unawaited(session: Any, seconds: float) -> asyncio.Task[Any]:
+    """A task that has sent its statement when this returns."""
+    connection = await (await session.connection()).get_raw_connection()
+    watchdog = session.bind.dialect.watchdog
+    task = asyncio.create_task(session.execute(SLEEP, {"seconds": seconds}))
+    while not watchdog.is_waiting(connection):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    for _ in range(10):  # the driver sends it
+        await asyncio.sleep(0)
+    return task
+
+
+@pytest.mark.parametrize("way", ["commit", "rollback"])
+async def test_session_that_ends_within_a_statement_closes_its_connection(
+    database: Database, way: str
+) -> None:
+    """Else its task and the next session read the answers of one connection."""
+    wanted = InvalidRequestError if way == "commit" else ZeroDivisionError
+    before, task = 0, None
+
+    async def use() -> None:
+        nonlocal before, task
+        async with database.write() as session:
+            before = await session.scalar(IDENTITY)
+            task = await sleep_unawaited(session, 5.0)
+            if way == "rollback":
+                raise ZeroDivisionError
+
+    async with asyncio.timeout(4):
+        with pytest.raises(wanted):
+            await use()
+        assert task
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        async with database.read() as other:
+            after = await other.scalar(IDENTITY)  # type: ignore[call-overload]
+
+    assert isinstance(outcome, Exception)
+    assert after != before
+
+
+async def test_each_of_two_statements_at_once_is_bounded(database: Database) -> None:
+    """The end of the first wait is not that of the second."""
+    async with database.write() as session:
+        first = await sleep_unawaited(session, 0.1)
+        second = asyncio.create_task(session.execute(SLEEP, {"seconds": 5.0}))
+        await first
+        connection = await (await session.connection()).get_raw_connection()
+        is_bounded = session.bind.dialect.watchdog.is_waiting(connection)  # type: ignore[union-attr]
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        await session.rollback()
+
+    assert is_bounded
