@@ -94,6 +94,14 @@ REFUSED: list[tuple[Answers, str]] = [
     (AZURE | {"runtime": "cloud_run"}, "the database is too far away: choose containe"),
     (AZURE | {"runtime": "lambda"}, "the database is too far away: choose container"),
     (
+        {"project_name": "s" * 54, "runtime": "kubernetes"},
+        "a project_name has at most 53 letters there: choose a shorter one, or contain",
+    ),
+    (
+        {"project_name": "s" * 50, "runtime": "cloud_run"},
+        "a project_name has at most 49 letters there: choose a shorter one, or contain",
+    ),
+    (
         AURORA | {"database_size": "db.r6g.large", "max_connections": 99},
         "db.r6g.large comes with its max_connections: leave it out, or choose the size",
     ),

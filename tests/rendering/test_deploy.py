@@ -167,6 +167,23 @@ def test_all_that_has_two_pods_is_spread_and_protected(everything: Found) -> Non
         assert budget["selector"]["matchLabels"] == labels
 
 
+def test_longest_name_fits_all_that_is_named_after_it(
+    template: Path, tmp_path: Path
+) -> None:
+    """Services, jobs and labels have 63 letters at most; the questionnaire has 53."""
+    answers = {"project_name": "s" * 53, "pooler": "transaction", "with_celery": True}
+    found = in_cluster(template, tmp_path, answers)
+
+    names = [name for kind, name in found if kind in {"Service", "Job"}]
+    labels = [
+        label
+        for document in found.values()
+        for label in document["metadata"].get("labels", {}).values()
+    ]
+    assert max(map(len, names)) == 63
+    assert max(map(len, labels)) <= 63
+
+
 def test_pods_of_pgbouncer_share_its_budget(everything: Found, folder: Path) -> None:
     deployment = everything["Deployment", "shop-pgbouncer"]["spec"]
     assert deployment["strategy"]["rollingUpdate"]["maxSurge"] == 0
