@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -118,6 +118,11 @@ class Server(ABC):
     def socket(self) -> Path:
         """What a client on this machine connects to: PostgreSQL's is a folder."""
         return self.ca.parent / "data"
+
+    def on(self, database: str) -> Self:
+        """The same server, for statements in another database."""
+        url = make_url(self.url).set(database=database)
+        return replace(self, url=url.render_as_string(hide_password=False))
 
     def verified_of(self, database: str) -> str:
         url = make_url(self.verified).set(database=database)

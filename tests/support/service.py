@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +35,9 @@ class Program:
     def wait_for_log(self, text: str, times: int = 1) -> None:
         wait_until(lambda: self.log.read_text().count(text) >= times, seconds=30)
 
-    def stop(self) -> int:
+    def stop(self, seconds: float = 30) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=seconds)
 
 
 @dataclass(frozen=True)
@@ -101,22 +101,21 @@ class Service:
 
     @contextmanager
     def running(
-        self, *arguments: str, ready: str = "/readyz", **variables: str
+        self,
+        *arguments: str,
+        ready: str = "/readyz",
+        command: Sequence[str] = (),
+        **variables: str,
     ) -> Iterator[Running]:
         """Start it as its platform does, but on a free port of the loopback."""
-        port = free_port()
+        port = int(variables.get("PORT") or free_port())
         log = self.folder / f"service-{port}.log"
-        command = ["python", "-m", self.package]
-        if (self.folder / "gunicorn.conf.py").exists():
-            command = ["gunicorn"]
-        if (self.folder / "deploy" / "run.sh").exists():
-            command = ["deploy/run.sh"]
         # One port for both: a test has one client.
         ports = {"PORT": str(port), "METRICS_PORT": str(port)}
         address = {"HOST": "127.0.0.1", **ports, **variables}
         with log.open("w") as output:
             process = subprocess.Popen(
-                [*command, *arguments],
+                [*(command or self._command), *arguments],
                 cwd=self.folder,
                 env=self._environment(**address),
                 stdin=subprocess.DEVNULL,
@@ -139,24 +138,43 @@ class Service:
         self, *options: str, command: str = "worker", **variables: str
     ) -> Iterator[Program]:
         """Start a worker of it, or its clock: `beat`."""
-        log = self.folder / f"{command}-{free_port()}.log"
+        ready = "ready." if command == "worker" else "beat: Starting"
+        started = ["python", "-m", f"{self.package}.worker", command, *options]
+        variables = {"CELERY_METRICS_PORT": "0"} | variables
+        with self.program_until_stopped(started, ready, **variables) as worker:
+            yield worker
+
+    @contextmanager
+    def program_until_stopped(
+        self, command: Sequence[str], ready: str, **variables: str
+    ) -> Iterator[Program]:
+        """Start a program that serves no HTTP; its log says when it is ready."""
+        log = self.folder / f"program-{free_port()}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                ["python", "-m", f"{self.package}.worker", command, *options],
+                command,
                 cwd=self.folder,
-                env=self._environment(**{"CELERY_METRICS_PORT": "0"} | variables),
+                env=self._environment(**variables),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 text=True,
             )
-        worker = Program(process, log)
+        program = Program(process, log)
         try:
-            worker.wait_for_log("ready." if command == "worker" else "beat: Starting")
-            yield worker
+            program.wait_for_log(ready)
+            yield program
         finally:
             process.kill()  # who wants a polite end calls stop()
             process.wait()
+
+    @property
+    def _command(self) -> list[str]:
+        if (self.folder / "deploy" / "run.sh").exists():
+            return ["deploy/run.sh"]
+        if (self.folder / "gunicorn.conf.py").exists():
+            return ["gunicorn"]
+        return ["python", "-m", self.package]
 
     def _environment(self, **variables: str) -> dict[str, str]:
         inherited = environment(**variables)

@@ -1,0 +1,199 @@
+"""The first deployment and the next ones, by what the files for deployment say.
+
+Only addresses and ports are those of this machine.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+from sqlalchemy import make_url
+
+from tests.support import manifests
+from tests.support.edge import Balancer, balancer
+from tests.support.rendering import Answers
+from tests.support.rollout import NEW, Deployed, Fleet, Load, assert_silent
+from tests.support.servers import Redis, Server
+from tests.support.service import Service, wait_until
+
+pytestmark = pytest.mark.boot
+
+SECRET = "canary-secret"  # noqa: S105
+# More than the buffers of the proxy hold, so that the export is still being written.
+ROWS = 60_000
+MANY = """
+INSERT INTO orders (id, customer, status, created_at, updated_at)
+SELECT gen_random_uuid(), 'many', 'new', now(), now() FROM generate_series(1, 60000)
+"""
+
+
+@pytest.fixture
+def url(server_of: Callable[[str], Server], tmp_path: Path) -> str:
+    """Of an empty database, with a password that must not be seen anywhere."""
+    verified = make_url(server_of("asyncpg").database(tmp_path.name.lower()))
+    return verified.set(password=SECRET).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    with Redis(tmp_path / "redis") as redis:
+        redis.start()
+        yield redis
+
+
+def run(job: Deployed) -> None:
+    done = job.service.command(*job.container.command, **job.variables)
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout + done.stderr
+
+
+def buy(edge: Balancer) -> str:
+    """Create an order as the world does, and return its id."""
+    with edge.client() as client:
+        created = client.post("/orders", json=NEW)
+        assert created.status_code == 201, created.text
+        assert "strict-transport-security" in created.headers
+        assert client.get("/metrics").status_code == 404
+    return str(created.json()["id"])
+
+
+class Cluster:
+    """A namespace of Kubernetes, with the secret that README.md creates."""
+
+    def __init__(self, shop: Service, folder: Path, values: dict[str, str]) -> None:
+        self.shop, self._pods = shop, manifests.in_kubernetes(shop.folder)
+        secret = folder / "secret"
+        secret.mkdir()
+        readme = (shop.folder / "README.md").read_text()
+        names = re.findall(r"--from-file=(\w+)", readme)
+        assert set(names) == set(values)
+        for name in names:
+            (secret / name).write_text(values[name])
+        # Where the secret is mounted is no folder of this machine.
+        source = shop.changed(
+            *(folder / "src", "db/config/environment.py"),
+            *('"/run/secrets"', f'"{secret}"'),
+        )
+        self._variables = {"PYTHONPATH": source}
+
+    @property
+    def host(self) -> str:
+        overlay = self.shop.folder / "deploy" / "kubernetes" / "production"
+        ingress = yaml.safe_load((overlay / "ingress.yaml").read_text())
+        return str(ingress["spec"]["rules"][0]["host"])
+
+    def pod(self, name: str) -> Deployed:
+        container, variables = self._pods[name], dict(self._variables)
+        assert container.mounts == {"/run/secrets": "shop"}
+        # The ingress controller has an address of the cluster; this proxy has not.
+        networks = container.variables["FORWARDED_ALLOW_IPS"]
+        variables["FORWARDED_ALLOW_IPS"] = f"{networks},127.0.0.1"
+        return Deployed(self.shop, container, variables)
+
+
+@pytest.fixture
+def cluster(
+    rendered: Callable[[Answers], Service], url: str, redis: Redis, tmp_path: Path
+) -> Cluster:
+    answers = {"runtime": "kubernetes", "with_celery": True, "max_instances": 1}
+    shop = rendered({"driver": "asyncpg", **answers})
+    values = {"DATABASE_URL": url, "CELERY_BROKER_URL": redis.url}
+    cluster = Cluster(shop, tmp_path, values)
+    run(cluster.pod("shop-migrate"))
+    return cluster
+
+
+@pytest.mark.parametrize(("number", "is_announced"), [(5, True), (1, False)])
+def test_rollouts_on_kubernetes_lose_no_request(
+    cluster: Cluster,
+    server_of: Callable[[str], Server],
+    tmp_path: Path,
+    number: int,
+    is_announced: bool,  # noqa: FBT001
+) -> None:
+    """Without the preStop, in which the cluster learns of the end, some are lost."""
+    server_of("asyncpg").on(tmp_path.name.lower()).execute(MANY)
+    with balancer(tmp_path, cluster.host) as edge, ExitStack() as stack:
+        fleet = Fleet(cluster.pod("shop"), edge, stack, ROWS)
+        buy(edge)
+        with Load(edge) as load:
+            for _ in range(number):
+                fleet.roll(load, is_announced=is_announced)
+        fleet.stop()
+
+    assert (load.lost == []) is is_announced
+
+
+def test_tasks_on_kubernetes_are_run_and_end_in_time(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    with balancer(tmp_path, cluster.host) as edge, ExitStack() as stack:
+        Fleet(cluster.pod("shop"), edge, stack)
+        others = [
+            (cluster.pod(name), stack.enter_context(cluster.pod(name).program(ready)))
+            for name, ready in (("shop-worker", "ready."), ("shop-beat", "Starting"))
+        ]
+        with edge.client() as client:
+            order = f"/orders/{buy(edge)}"
+            assert client.post(f"{order}/pay").status_code == 202
+            wait_until(lambda: client.get(order).json()["status"] == "paid")
+        for pod, program in others:
+            assert program.stop(pod.container.grace) == 0
+            assert_silent(program)
+
+
+def test_first_deployment_on_cloud_run(
+    rendered: Callable[[Answers], Service],
+    server_of: Callable[[str], Server],
+    url: str,
+    tmp_path: Path,
+) -> None:
+    """And the next one: the old instance is ended when no more requests are sent."""
+    shop = rendered({"driver": "asyncpg", "runtime": "cloud_run"})
+    secrets = {"shop-database-url": url}
+    job, service = (
+        Deployed(shop, manifests.on_cloud_run(shop.folder, file, secrets))
+        for file in ("cloud-run-migrate.yaml", "cloud-run.yaml")
+    )
+    run(job)
+    server_of("asyncpg").on(tmp_path.name.lower()).execute(MANY)
+    host = "shop-123.europe-west1.run.app"
+    with balancer(tmp_path, host) as edge, ExitStack() as stack:
+        fleet = Fleet(service, edge, stack, ROWS)
+        buy(edge)
+        with Load(edge) as load:
+            fleet.roll(load)
+        fleet.stop()
+
+    assert load.lost == []
+
+
+def test_first_deployment_on_lambda(
+    rendered: Callable[[Answers], Service], url: str, tmp_path: Path
+) -> None:
+    """The adapter starts `run.sh`, and passes requests on to its port."""
+    shop = rendered({"driver": "asyncpg", "runtime": "lambda"})
+    parameters = {"DatabaseUrl": url}
+    service, migration = (
+        manifests.on_lambda(shop.folder, name, parameters)
+        for name in ("Service", "Migration")
+    )
+    module, function = migration.command[0].split(".")
+    call = f"import {module}; {module}.{function}({{}}, None)"
+    migration.command[:] = ["python", "-c", call]
+    service.command[:] = [f"deploy/{service.command[0]}"]
+    # As `make build-Migration` lays them side by side.
+    handler = shop.folder / "migrate.py"
+    handler.write_text((shop.folder / "deploy" / "migrate.py").read_text())
+    try:
+        run(Deployed(shop, migration))
+    finally:
+        handler.unlink()
+    host = "abc.execute-api.eu-central-1.amazonaws.com"
+    with balancer(tmp_path, host) as edge, ExitStack() as stack:
+        fleet = Fleet(Deployed(shop, service), edge, stack)
+        buy(edge)
+        fleet.stop()
