@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, generate_latest
 from shop.db import open_database
 from shop.db.config.backend import SCHEMES
 from shop.db.doctor.checks import SERVER_CHECKS
-from shop.db.doctor.report import run_checks
+from shop.db.doctor.report import Report, run_checks
 from shop.db.engine.create import create_engine
 from shop.settings import Settings
 from shop.web.logs import configure_logging
@@ -60,7 +60,7 @@ async def connect(settings, server):
     """As the doctor and the service do, in vain."""
     engine = create_engine(server, settings.limits)
     print(engine.url, engine)
-    await run_checks(engine, settings, SERVER_CHECKS, {})
+    await run_checks(engine, settings, SERVER_CHECKS, {}, Report())
     async with open_database(settings) as database:
         with suppress(Exception):
             await database.ping()

@@ -1,18 +1,23 @@
 """The doctor checks the database of these tests, and one that cannot be reached."""
 
+import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from database import UNREACHABLE
 from shop.settings import Settings
 from sqlalchemy import make_url
 
+COMMAND = [sys.executable, "-m", "shop.db.doctor"]
 
-def doctor(**variables: str) -> tuple[int, list[str]]:
+
+def doctor(*arguments: str, **variables: str) -> tuple[int, list[str]]:
     done = subprocess.run(
-        [sys.executable, "-m", "shop.db.doctor"],
+        [*COMMAND, *arguments],
         cwd=Path(__file__).parents[1],
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
@@ -41,3 +46,44 @@ def test_doctor_says_in_one_line_why_there_is_no_database(settings: Settings) ->
 
     assert (code, len(lines)) == (1, 1), lines
     assert lines[0].startswith("fail  ")
+
+
+def test_doctor_prints_one_object_for_machines(settings: Settings) -> None:
+    code, lines = doctor()
+    same, output = doctor("--json")
+    report = json.loads("\n".join(output))
+
+    assert same == code
+    assert report["ok"] is (code == 0)
+    assert lines == [
+        f"{each['level']:4}  {each['check']:10}  {each['message']}"
+        for each in report["checks"]
+    ]
+
+
+def test_doctor_rejects_another_argument(settings: Settings) -> None:
+    code, lines = doctor("--jason")
+
+    assert code == 2
+    assert lines[-1].endswith("error: unrecognized arguments: --jason")
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}], ids=["", "NO_COLOR"])
+def test_doctor_is_in_color_on_a_terminal(
+    settings: Settings, variables: dict[str, str]
+) -> None:
+    terminal, end = pty.openpty()
+    environment = {**os.environ, "NO_COLOR": "", **variables}
+    folder = Path(__file__).parents[1]
+    with subprocess.Popen(COMMAND, cwd=folder, env=environment, stdout=end):
+        os.close(end)
+        output = b""
+        try:
+            while read := os.read(terminal, 10_000):
+                output += read
+        except OSError:  # the other end is closed
+            pass
+    os.close(terminal)
+
+    assert b"migrations" in output
+    assert (b"\x1b[32mok  \x1b[0m  " in output) is (not variables)

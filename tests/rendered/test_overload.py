@@ -15,8 +15,10 @@ from shop import api, main
 from shop.db import Database, Export, Read, Write
 from shop.db.engine import metrics
 from shop.db.engine.pool import MAX_RETRY_SECONDS, FairPool, retry_after
+from shop.features import OBSERVERS
 from shop.settings import Settings
 from shop.web import overload
+from shop.web.request_metrics import RequestMetrics
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -106,6 +108,10 @@ def is_rejected(answer: Response) -> bool:
     )
 
 
+def problems() -> float:
+    return REGISTRY.get_sample_value("http_problems_total", {"type": "busy"}) or 0
+
+
 async def test_rejected_before_body_and_dependencies(
     full: tuple[AsyncClient, FairPool], log: list[str]
 ) -> None:
@@ -116,11 +122,16 @@ async def test_rejected_before_body_and_dependencies(
         await asyncio.Event().wait()
         yield b""
 
+    before = problems()
     headers = {"Origin": ORIGIN, "Content-Length": "9", "X-Request-ID": "abc"}
     async with asyncio.timeout(5):
         written = await client.post("/write", content=endless(), headers=headers)
     read, exported = await client.get("/read"), await client.get("/export")
+    for observer in OBSERVERS:
+        if isinstance(observer, RequestMetrics):
+            observer.export()
 
+    assert problems() == before + 3
     assert all(map(is_rejected, (written, read, exported)))
     assert written.headers["x-request-id"] == "abc"
     assert written.headers["access-control-allow-origin"] == ORIGIN

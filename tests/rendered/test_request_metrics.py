@@ -7,6 +7,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import REGISTRY
 from pydantic import BaseModel
+from shop.db.errors import FaultKind, OperationTimeout
 from shop.features import OBSERVERS
 from shop.web.request_metrics import RequestMetrics
 
@@ -67,6 +68,23 @@ async def test_requests_are_counted_by_route_and_status(
     assert value("response_bytes_total", **labels) > 2000
     buckets = {"method": "PUT", "route": route, "status": "2xx", "le": "+Inf"}
     assert value("request_duration_seconds_bucket", **buckets) == 2
+
+
+async def test_problems_are_counted_by_type(app: FastAPI, serve: Any) -> None:
+    @app.get("/slow")
+    async def slow() -> None:
+        raise OperationTimeout("a statement")
+
+    before = value("problems_total", type="timeout")
+    async with serve(app) as client:
+        assert (await client.get("/slow")).status_code == 503
+        assert (await client.get("/unmatched")).status_code == 404
+
+    assert value("problems_total", type="timeout") == before + 1
+    # From 0 on: a first problem of another type is seen as well.
+    for kind in FaultKind:
+        sample = REGISTRY.get_sample_value("http_problems_total", {"type": kind})
+        assert sample is not None
 
 
 async def test_request_is_in_progress_until_its_end(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -110,6 +111,14 @@ async def test_task_is_repeated_after_a_fault_that_may_pass(
         while "celery_tasks_in_progress{" + label + "} 0.0" not in metrics:
             metrics = (await client.get(f"http://127.0.0.1:{worker.port}/metrics")).text
     assert 'celery_tasks_total{outcome="retried",' + label + "} 1.0" in metrics
+    # A first one is seen: before it the counter has been 0.
+    assert 'celery_tasks_total{outcome="killed",' + label + "} 0.0" in metrics
+    assert "\ncelery_processes 1.0\n" in metrics
+    # From when it was due: the pause before the second attempt is no wait.
+    assert "celery_task_wait_seconds_count{" + label + "} 2.0" in metrics
+    late = re.search(rf"celery_task_wait_seconds_sum{{{label}}} (.+)\n", metrics)
+    assert late
+    assert 0 < float(late[1]) < 1
 
 
 async def test_task_can_be_called_without_a_worker(

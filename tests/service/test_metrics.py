@@ -87,6 +87,75 @@ def test_metrics_are_the_sum_of_the_workers_that_live(
         assert not folder.exists()
 
 
+def test_scrape_of_four_workers_is_right_after_one_was_killed(
+    service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
+) -> None:
+    """What it has counted stays, what it held is gone, and its end is counted."""
+    shop = service("aiosqlite")
+    arguments = (
+        f"--pythonpath={PROGRAMS}",
+        "--workers=4",
+        "service_with_held_connection:create_app()",
+    )
+
+    def workers(running: Running) -> set[int]:
+        pid = running.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        return {*map(int, children.read_text().split())}
+
+    def state(running: Running) -> dict[str, float]:
+        text = httpx.get(f"{running.client.base_url}/metrics").text
+        pool = r'database_pool_(size|in_use|waiting){pool="primary"}'
+        names = rf"^({pool}|http_requests_in_progress|gunicorn_workers_ended_total) "
+        return {
+            found[1]: float(found[3])
+            for found in re.finditer(rf"{names}(.+)$", text, re.MULTILINE)
+        }
+
+    def expected(held: int, ended: int) -> dict[str, float]:
+        # The scrape itself is no request in progress before it is exported.
+        return {
+            'database_pool_size{pool="primary"}': 4 * 5,
+            'database_pool_in_use{pool="primary"}': held,
+            'database_pool_waiting{pool="primary"}': 0,
+            "http_requests_in_progress": held,
+            "gunicorn_workers_ended_total": ended,
+        }
+
+    with (
+        shop.running(*arguments, **database("aiosqlite")) as running,
+        ExitStack() as streams,
+    ):
+        wait_until(lambda: state(running) == expected(0, 0))
+        before, holders, open_answers = workers(running), [], []
+        for _ in range(6):
+            address = f"{running.client.base_url}/held"
+            answer = streams.enter_context(httpx.stream("GET", address, timeout=30))
+            open_answers.append(answer.iter_text())  # else the client would hang up
+            holders.append(int(next(open_answers[-1])))
+        asked = requests(running)
+        for _ in range(50):
+            assert httpx.get(f"{running.client.base_url}/livez").is_success
+        wait_until(lambda: requests(running) == asked + 50)
+        wait_until(lambda: state(running) == expected(6, 0))
+        killed = holders[0]
+        os.kill(killed, signal.SIGKILL)
+        kept = 6 - holders.count(killed)
+        wait_until(lambda: state(running) == expected(kept, 1))
+
+        assert requests(running) == asked + 50
+        after = workers(running)
+        assert len(after) == 4
+        assert before - after == {killed}
+        # The successor goes on with the counters of that worker.
+        for _ in range(50):
+            assert httpx.get(f"{running.client.base_url}/livez").is_success
+        wait_until(lambda: requests(running) == asked + 100)
+        wait_until(lambda: state(running) == expected(kept, 1))
+        streams.close()
+        assert running.stop() == 0
+
+
 def test_files_of_metrics_do_not_grow_with_the_workers_that_end(
     service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
 ) -> None:
