@@ -24,7 +24,7 @@ from ..db.errors import (
     safe_message,
 )
 from .middleware import request_id
-from .routes import EXCHANGE, path_of
+from .routes import path_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,12 +95,10 @@ async def _invalid_request(_: Request, error: RequestValidationError) -> JSONRes
     return problem(422, "The request is not valid.", errors=errors)
 
 
-async def _database_error(connection: HTTPConnection, error: Exception) -> Response:
+async def _database_error(_: HTTPConnection, error: Exception) -> Response:
     fault = classify(error)
     if not fault:
         raise error
-    if exchange := connection.scope.get(EXCHANGE):
-        exchange.problem = fault
     logger.warning("%s: %s", fault, safe_message(error))
     status, detail = PROBLEMS[fault]
     headers = {"Retry-After": "1"} if status == 503 else None  # seconds

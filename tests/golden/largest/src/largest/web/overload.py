@@ -43,7 +43,6 @@ class Overload:
                 if wait := _excess_wait(engines):
                     if exchange := scope.get(EXCHANGE):
                         exchange.route, exchange.has_line = route, False
-                        exchange.problem = FaultKind.BUSY
                     return await self._reject(send, wait)
         await self.app(scope, receive, send)
 

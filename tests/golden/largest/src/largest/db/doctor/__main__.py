@@ -1,6 +1,7 @@
 """`make doctor` compares the real server with the settings, and says what is wrong."""
 
 import asyncio
+import sys
 from dataclasses import replace
 
 from ...features import ServiceSettings
@@ -9,7 +10,7 @@ from ...web.edge import check_edge
 from ..engine.create import create_engine
 from ..migrations import check_migrations
 from .checks import SERVER_CHECKS
-from .report import Check, Report, run_checks
+from .report import Check, run_checks
 from .server import HINTS, server, timeouts
 
 
@@ -22,15 +23,13 @@ def load_settings() -> ServiceSettings:
 
 
 def main() -> None:
-    report = Report()
     settings = load_settings()
     checks: dict[str, Check] = {"server": server, **SERVER_CHECKS, **settings.checks}
     checks |= {"timeouts": timeouts, "edge": check_edge, "migrations": check_migrations}
     # Two connections, to see whether they get two sessions.
     limits = replace(settings.limits, pool_size=2)
     engine = create_engine(settings.server, limits, settings.hooks)
-    asyncio.run(run_checks(engine, settings, checks, HINTS, report))
-    report.end()
+    sys.exit(not asyncio.run(run_checks(engine, settings, checks, HINTS)))
 
 
 if __name__ == "__main__":
