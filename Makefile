@@ -31,7 +31,7 @@ format: .venv/ready ## Fix its style
 golden: .venv/ready ## Write the golden renderings anew; then review the diff
 	python -m tools.golden
 
-bench: .venv/ready servers ## Measure the service beside others, in ratios; PART=load for one part
+bench: .venv/ready servers ## Measure the service beside others, in ratios; PART=clients for one part
 	python -m benchmarks.bench $(PART)
 
 # Not uv.lock, which would carry the address of a registry into every clone.

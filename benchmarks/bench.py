@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks import costs, parts
+from benchmarks import costs, exports, parts
 from benchmarks.parts import FULL, QUICK, Part
 from benchmarks.plots import write_plots
 from benchmarks.projects import workshop
@@ -30,7 +30,7 @@ PARTS: dict[str, Part] = {
         parts.overload,
         costs.refusal,
         parts.guards,
-        costs.export,
+        exports.export,
         costs.start,
         costs.replicas,
         costs.tasks,

@@ -1,4 +1,4 @@
-"""What is measured once: a start, a worker's memory, a rejection, an export, tasks."""
+"""What is measured once: a start, a worker's memory, a rejection, tasks."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from benchmarks.parts import Effort
-from benchmarks.projects import Project, Workshop
+from benchmarks.projects import POOL, Project, Workshop
 from benchmarks.report import Row, at_least, at_most
 from benchmarks.serving import loading, medians, serving
 from benchmarks.workloads import GET, Cell
@@ -15,13 +15,6 @@ from tests.support.clusters import own_cluster
 from tests.support.servers import Redis
 
 START, MEMORY_MB, REJECTION_US, ROUTING = 1.2, 90, 60, 1.03
-EXPORTED = 1_000_000
-EXPORT_MB = 30
-FILL = """
-    INSERT INTO orders (id, customer, status, created_at, updated_at)
-    SELECT gen_random_uuid(), 'somebody', 'new', now() + n * interval '1 ms', now()
-    FROM generate_series(1, {}) n
-"""
 # What a service imports of libraries.
 IMPORTED = """
 import sys
@@ -35,7 +28,7 @@ print(*sorted(names - before))
 def refusal(shop: Workshop, effort: Effort) -> list[Row]:
     """A request that is rejected, by a service whose pool stays full."""
     project = shop.project()
-    cell = Cell((GET,), seconds=effort.seconds)
+    cell = Cell((GET,), 4 * POOL, seconds=effort.seconds)
     with serving(project, "ours:full") as server, loading(project) as load:
         server.get("/fill")
         found = medians([load(server, cell) for _ in range(effort.rounds)])
@@ -77,47 +70,6 @@ def start_ratio(project: Project, rounds: int) -> float:
 
 def everything(shop: Workshop) -> Project:
     return shop.project(with_replicas=True, with_celery=True)
-
-
-def export(shop: Workshop, effort: Effort) -> list[Row]:
-    """A million rows as CSV: rows a second, and the memory that is added meanwhile."""
-    number = EXPORTED // (100 if effort.is_quick else 1)
-    server = shop.server("postgresql")
-    server.empty("export")
-    url = server.url.rpartition("/")[0] + "/export"
-    project = shop.project()
-    project.run("alembic", "upgrade", "head", DATABASE_URL=url)
-    project.run("python", "-c", RUN.format(FILL.format(number)), DATABASE_URL=url)
-    rates: dict[str, float] = {}
-    added: dict[str, float] = {}
-    for name in ("ours", "articles", "bare"):
-        with serving(project, f"{name}:app", DATABASE_URL=url) as running:
-            before, began = running.memory("VmRSS"), perf_counter()
-            running.reset_peak()
-            assert running.get("/orders/export") == 200
-            rates[name] = number / (perf_counter() - began)
-            added[name] = running.memory("VmHWM") - before
-    contenders = {name: {"rate": rate} for name, rate in rates.items()}
-    ratio = rates["ours"] / rates["articles"]
-    row = ("export", "asyncpg", f"export {number:,} rows", ratio, "x articles")
-    own = ("export", "asyncpg", "memory of the export", added["ours"], "MB")
-    other = ("export", "asyncpg", "the same, of the articles'", added["articles"], "MB")
-    return [
-        Row(*row, contenders=contenders),
-        Row(*own, at_most(EXPORT_MB)),
-        Row(*other),
-    ]
-
-
-RUN = """
-import asyncio, asyncpg, os
-async def main():
-    connection = await asyncpg.connect(os.environ["DATABASE_URL"])
-    await connection.execute({!r})
-    await connection.execute("ANALYZE")
-    await connection.close()
-asyncio.run(main())
-"""
 
 
 def replicas(shop: Workshop, effort: Effort) -> list[Row]:

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from uuid import UUID
 
 import plumbum
 
+from benchmarks.seeds import fill
 from tests.support import rendering
 from tests.support.servers import (
     DRIVERS,
@@ -23,9 +23,6 @@ from tests.support.servers import (
 
 HERE = Path(__file__).parent
 POOL = 10  # what the default answers allow a process; all others get the same
-ORDER = UUID(int=1)
-ORDERS, LINES = 100, 3
-AT = "'2026-01-01 00:00:00'"
 SERVERS = {"postgresql": postgresql, "mysql": mariadb}
 
 
@@ -36,6 +33,10 @@ class Project:
     folder: Path
     driver: str
     variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dialect(self) -> str:
+        return DRIVERS[self.driver]["dialect"]
 
     def program(self, name: str) -> Path:
         return self.folder / ".venv" / "bin" / name
@@ -106,15 +107,15 @@ class Workshop:
             command = ["uv", "sync", "--quiet", "--no-dev"]
             environment = rendering.environment()
             subprocess.run(command, cwd=to, env=environment, check=True)
-            url = self.server(str(DRIVERS[driver]["dialect"])).url
-            variables = {"DATABASE_URL": url}
+            server = self.server(DRIVERS[driver]["dialect"])
+            variables = {"DATABASE_URL": server.url}
             if "pooler" in answers:  # migrations go around it
-                variables["DATABASE_DIRECT_URL"] = url
+                variables["DATABASE_DIRECT_URL"] = server.url
             if "with_celery" in answers:  # nothing is published before there is one
                 variables["CELERY_BROKER_URL"] = "redis://127.0.0.1:1/0"
             project = Project(to, driver, variables)
             project.run("alembic", "upgrade", "head")
-            fill(self.server(str(DRIVERS[driver]["dialect"])))
+            fill(server)
             self.projects[key] = project
         return self.projects[key]
 
@@ -135,23 +136,3 @@ def workshop(folder: Path) -> Iterator[Workshop]:
     plumbum.local.env.update(home)
     with ExitStack() as stack:
         yield Workshop(folder, stack)
-
-
-def fill(server: Server) -> None:
-    """A hundred orders with three lines each, unless they are there."""
-    if server.execute("SELECT id FROM orders LIMIT 1"):
-        return
-    ids = [UUID(int=number).hex for number in range(1, ORDERS + 1)]
-    insert(
-        *(server, "orders (id, customer, status, created_at, updated_at)"),
-        [f"'{each}', 'somebody', 'new', {AT}, {AT}" for each in ids],
-    )
-    insert(
-        *(server, "order_lines (order_id, position, sku, quantity, price_cents)"),
-        [f"'{each}', {n}, 'tea', 2, 450" for each in ids for n in range(LINES)],
-    )
-
-
-def insert(server: Server, table: str, rows: list[str]) -> None:
-    values = ", ".join(f"({row})" for row in rows)
-    server.execute(f"INSERT INTO {table} VALUES {values}")  # noqa: S608

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from statistics import median
-from time import sleep
+from time import perf_counter, sleep
 
 from benchmarks.projects import HERE, Project
 from benchmarks.workloads import Cell
@@ -25,17 +25,27 @@ class Running:
     log: Path  # of errors
 
     def get(self, path: str) -> int:
-        """The status of the answer, of which all is read and nothing is kept."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=300)
+        """The status of the answer."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         connection.request("GET", path)
         answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status
+
+    def lines(self, path: str, seconds: float) -> int:
+        """Read an answer for so many seconds, keep nothing, and count its lines."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request("GET", path)
+        answer, number = connection.getresponse(), 0
+        end = perf_counter() + seconds
         try:
-            while answer.read(1 << 16):
-                pass
+            while perf_counter() < end and (part := answer.read(1 << 16)):
+                number += part.count(b"\n")
         except HTTPException as error:
             raise RuntimeError(f"{path}: {self.log.read_text()[-2000:]}") from error
         connection.close()
-        return answer.status
+        return number
 
     def memory(self, kind: str) -> float:
         """MB: VmRSS is what the process has, VmHWM the most since reset_peak()."""

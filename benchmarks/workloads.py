@@ -3,7 +3,8 @@
 import json
 from dataclasses import dataclass
 
-from benchmarks.projects import ORDER, POOL
+from benchmarks.projects import POOL
+from benchmarks.seeds import ORDER
 
 # Method, path and body.
 Request = tuple[str, str, str]

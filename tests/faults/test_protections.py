@@ -436,6 +436,12 @@ PROTECTIONS = {
         "if pool:",
         "test_overload.py::test_rejected_before_body_and_dependencies",
     ),
+    "statements of the example, built once": Protection(
+        "orders.py",
+        "@cache\n",
+        "",
+        "test_example.py::test_request_of_the_example_builds_no_statement",
+    ),
     "predicted wait of a rejected checkout": Protection(
         "web/errors.py",
         'getattr(error, "retry_seconds", 1)',

@@ -33,6 +33,17 @@ ON_MYSQL = {
     "write_with_settings": 0,
 }
 
+# BEGIN, each statement, COMMIT.
+OF_REQUESTS = {
+    "create": 4,
+    "get": 2,
+    "list": 1,
+    "lines": 1,
+    "update": 5,
+    "delete": 3,
+    "live": 0,
+}
+
 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_no_use_takes_a_round_trip_too_many(
@@ -49,3 +60,19 @@ def test_no_use_takes_a_round_trip_too_many(
     assert done.returncode == 0, done.stderr
     others = {} if driver in ("asyncpg", "psycopg") else ON_MYSQL
     assert json.loads(done.stdout) == ROUND_TRIPS | others
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_no_request_of_the_example_takes_a_round_trip_too_many(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    driver: str,
+) -> None:
+    one = {"DATABASE_POOL_SIZE": "1", "DATABASE_MAX_OVERFLOW": "0"}
+    variables = database(driver) | one
+    done = service(driver).program(
+        "request_round_trips", PYTHONPATH=str(ROOT), **variables
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == OF_REQUESTS

@@ -1,0 +1,71 @@
+"""The benchmark runs to its end. What it measures here is of no account."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks.bench import BEGIN, END, PARTS
+from benchmarks.report import HEAD, Row, as_markdown, at_least, at_most
+from tests.support.rendering import ROOT
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.bench", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+@pytest.mark.boot
+def test_bench_measures_a_part_and_writes_its_figures(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    done = bench("workloads", "--quick", "--docs", str(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "performance" / "figures.json").read_text())
+    assert len(figures["rows"]) >= 5
+    for row in figures["rows"]:
+        assert row["workload"] in done.stdout
+        assert {*row["contenders"]} == {"ours", "articles", "floor", "bare"}
+    ET.parse(tmp_path / "performance" / "workloads.svg")  # noqa: S314 (our own)
+    before, _, rest = page.read_text().partition(BEGIN)
+    table, _, after = rest.partition(END)
+    assert (before, after) == ("before\n", "\nafter\n")
+    assert table.strip() in done.stdout
+
+
+def test_help_names_each_part() -> None:
+    done = bench("--help")
+
+    assert done.returncode == 0, done.stderr
+    assert all(part in done.stdout for part in PARTS)
+
+
+def test_unknown_part_is_named() -> None:
+    done = bench("nothing")
+
+    assert done.returncode == 2
+    assert "no such part: nothing" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "result"),
+    [
+        (at_least(2), 2.0, "reached"),
+        (at_least(2), 1.9, "not reached"),
+        (at_most(60), 60, "reached"),
+        (at_most(60), 61, "not reached"),
+        (None, 1, ""),
+    ],
+)
+def test_table_says_what_is_reached(target: object, value: float, result: str) -> None:
+    row = Row("workloads", "asyncpg", "read one", value, "x", target)  # type: ignore[arg-type]
+    head, _, line = as_markdown([row]).splitlines()
+
+    assert [cell.strip() for cell in head.strip("|").split("|")] == [*HEAD]
+    assert line.strip("|").split("|")[-1].strip() == result
