@@ -129,6 +129,24 @@ async def test_route_reads_one_state(
 
 if DIALECT == "postgresql":
 
+    async def test_function_that_writes_is_taken_for_no_failover(
+        database: Database, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        create = "CREATE FUNCTION add_probe() RETURNS bigint LANGUAGE sql AS"
+        async with database.write() as session:
+            body = "$$ INSERT INTO probes (id) VALUES (7) RETURNING id $$"
+            await session.execute(text(f"{create} {body}"))
+        try:
+            async with database.snapshot() as snapshot:
+                with pytest.raises(DBAPIError, match="read-only transaction"):
+                    await snapshot.execute(select(func.add_probe()))
+        finally:
+            async with database.write() as session:
+                await session.execute(text("DROP FUNCTION add_probe"))
+
+        assert "connection pool retired" not in caplog.text
+        assert await rows(database) == []
+
     async def test_local_settings_end_with_their_transaction(
         database: Database,
     ) -> None:

@@ -1,6 +1,6 @@
 """Starts a worker: `python -m` and the name of this package; with `beat` the scheduler.
 
-There may be any number of workers, and one scheduler: it publishes the periodic tasks.
+There may be several workers, and one scheduler: it publishes the periodic tasks.
 """
 
 # ruff: noqa: E402 (prometheus_client must be set up before other imports)

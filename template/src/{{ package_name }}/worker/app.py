@@ -93,7 +93,8 @@ class Task(Generic[P]):
                 )
         except (OperationalError, TimeoutError) as error:
             text = str(error) or f"{type(error).__name__} after {PUBLISH_SECONDS} s"
-            logger.warning("task %s not published: %s", self._registered.name, text)
+            facts = {"task": self._registered.name, "error": text}
+            logger.warning("task %(task)s not published: %(error)s", facts, extra=facts)
             return False
         return True
 

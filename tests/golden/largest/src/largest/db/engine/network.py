@@ -59,7 +59,7 @@ def keep_alive(fileno: Fileno, connection: Any) -> None:
     """Let the kernel probe an idle connection.
 
     Load balancers and firewalls drop an idle one silently after 240 to 600 s. First
-    probe after 60 s, dead after 3 at 10 s; unanswered data after 10 s.
+    probe after 60 s; a probe or data without an answer for 10 s end the connection.
     """
     # One that is closed already fails at its first use.
     with suppress(OSError), _duplicate(fileno, connection) as tcp:

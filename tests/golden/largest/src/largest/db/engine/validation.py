@@ -143,6 +143,9 @@ class Validation:
         """
         # Not at COMMIT: there a lost connection means an unknown outcome, and nothing
         # was committed.
+        options = context.connection.get_execution_options() if context.connection else {}
+        if options.get("postgresql_readonly"):
+            return  # a Snapshot or an Export: its transaction rejects the write
         if context.statement and is_read_only(context.original_exception):
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = False
