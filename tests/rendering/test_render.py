@@ -232,7 +232,10 @@ def test_types_are_right(renderings: dict[Path, Answers], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("path", "command"),
     [
-        (".github/workflows/ci.yml", ["zizmor", "--offline", "--quiet"]),
+        (
+            ".github/workflows/ci.yml",
+            ["zizmor", "--offline", "--quiet", "--persona=pedantic"],
+        ),
         (
             ".github/workflows/ci.yml",
             ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"],

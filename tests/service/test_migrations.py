@@ -14,7 +14,7 @@ import pytest
 from pymysql.constants import CLIENT
 from sqlalchemy import make_url
 
-from tests.support.rendering import ROOT
+from tests.support.rendering import ROOT, git
 from tests.support.servers import DRIVERS, DRIVERS_ON
 from tests.support.service import Service
 
@@ -129,6 +129,29 @@ def with_revisions(service: Service, folder: Path, dialect: str) -> Service:
             )
         )
     return shop
+
+
+def test_locks_of_new_migrations_are_found(
+    service: Callable[[str], Service], tmp_path: Path
+) -> None:
+    shop = copied(service("asyncpg"), tmp_path / "shop")
+
+    def squawk() -> tuple[int, str]:
+        # The environment is shared: it stays as it is.
+        done = shop.command("make", "squawk", "BASE=HEAD", UV_NO_SYNC="1")
+        return done.returncode, done.stdout + done.stderr
+
+    for command in (["init"], ["add", "."], ["commit", "--message=base"]):
+        git(shop.folder, *command)
+    assert squawk()[0] == 0
+    index = 'op.create_index("ix_orders_customer", "orders", ["customer"])'
+    text = REVISION.format(number=2, before=1, upgrade=index, downgrade="pass")
+    (shop.folder / "migrations" / "versions" / "0002.py").write_text(text)
+    code, output = squawk()
+    assert code != 0
+    assert "require-concurrent-index-creation" in output
+    # Of those that the base has already nothing is said.
+    assert output.count("ix_orders_") == output.count("ix_orders_customer")
 
 
 def in_use(dialect: str) -> dict[str, list[Any]]:
