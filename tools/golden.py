@@ -19,6 +19,7 @@ RENDERINGS: dict[str, Answers] = {
         "pooler": "transaction",
         "with_replicas": True,
         "with_celery": True,
+        "with_tracing": True,
     },
 }
 

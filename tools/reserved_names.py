@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.support.combinations import all_answers, cover
+from tests.support.combinations import all_answers, cover, traced
 from tests.support.rendering import ROOT, fast, isolate, render, snapshot
 
 FILE = ROOT / "hooks" / "reserved_names.yml"
@@ -120,7 +120,8 @@ def main() -> None:
         folder = Path(temporary)
         os.environ.update(isolate(folder / "home"))
         template = snapshot(folder / "template")
-        rows = cover(all_answers(template), 2)
+        accepted = all_answers(template)
+        rows = cover(accepted, 2) + traced(accepted)[:1]
         requirements: set[str] = set()
         with fast(template, folder / "source") as source:
             for number, answers in enumerate(rows):

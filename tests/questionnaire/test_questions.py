@@ -132,6 +132,10 @@ REFUSED: list[tuple[Answers, str]] = [
     (SQLITE | {"with_celery": True}, "SQLite is a file on one machine: leave it out."),
     ({"runtime": "lambda", "with_celery": True}, "A worker runs all the time, and not"),
     (
+        {"runtime": "lambda", "with_tracing": True},
+        "and cannot export its spans: answer",
+    ),
+    (
         {"runtime": "cloud_run", "with_celery": True},
         "answer no, or choose another runt",
     ),

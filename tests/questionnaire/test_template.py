@@ -164,7 +164,9 @@ def test_vendors_of_runtimes_have_clouds() -> None:
 
 # Of a row: what it has in either file, without the prefix in front of `imports`.
 KEYS = {
-    "db/features.py": ("db_imports", "db_settings", "hooks", "checks", "router"),
+    "db/features.py": (
+        *("db_imports", "db_settings", "hooks", "checks", "router", "around_router"),
+    ),
     "features.py": (
         "imports",
         "settings",
@@ -173,6 +175,7 @@ KEYS = {
         "observers",
         "routers",
         "carried",
+        "configure",
     ),
 }
 
@@ -185,7 +188,9 @@ def features() -> list[tuple[str, str, list[str], set[str]]]:
             used = {
                 re.split(r"[.(]", each)[0]
                 for key in keys
-                for each in (row.get(key, []) if key != "router" else [row.get(key)])
+                for each in (
+                    [row.get(key)] if key.endswith("router") else row.get(key, [])
+                )
                 if each
             }
             if module == "features.py" and name == "with_celery":

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import Once
-from tests.support.combinations import cover, name
+from tests.support.combinations import cover, name, traced
 from tests.support.rendering import Answers, fast, files, render
 
 
@@ -30,10 +30,10 @@ class Content(NamedTuple):
 
 @pytest.fixture(scope="session")
 def rows(accepted: list[Answers]) -> list[Answers]:
-    """All of them; with Celery, which adds the same to each, each pair of answers."""
+    """All of them; with Celery or tracing, which add the same to each, each pair."""
     with_celery = [row for row in accepted if row.get("with_celery")]
     others = [row for row in accepted if not row.get("with_celery")]
-    return others + cover(with_celery, 2)
+    return others + cover(with_celery, 2) + traced(accepted)
 
 
 @pytest.fixture(scope="session")

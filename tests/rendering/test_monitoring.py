@@ -61,6 +61,7 @@ def quiet() -> dict[str, str]:
     series |= histogram("celery_task_seconds", task, 2, "0.1")
     series |= histogram("celery_task_wait_seconds", task, 2, "0.1")
     series[f"celery_tasks_in_progress|{task}"] = "1"
+    series["tracing_spans_dropped_total|reason='queue full'"] = "0"
     return series | {"celery_processes": "4"}
 
 
@@ -120,6 +121,7 @@ PROVOKED: dict[str, dict[str, str]] = {
     "SlowTasks": slow("celery_task_seconds", TASK, "0.5"),
     "TasksLate": slow("celery_task_wait_seconds", TASK, "0.5"),
     "NoWorkers": {"celery_processes": "0"},
+    "SpansDropped": {"tracing_spans_dropped_total|reason='export failed'": "0+1"},
     "WorkersBusy": {f"celery_tasks_in_progress|{TASK}": "4"},
 }
 

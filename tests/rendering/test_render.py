@@ -46,6 +46,7 @@ WORDS: dict[str, tuple[str, set[Any]]] = {
     r"\w*watermark|\w*read_?your_?writes|replicas/\w+": ("with_replicas", {True}),
     r"celery\w*": ("with_celery", {True}),
     r"redis\w*|kombu|rediss": ("with_celery", {True}),
+    r"traceparent|otel_\w+|tracing/\w+": ("with_tracing", {True}),
     r"beat\w*|brokers?|\w+\.enqueue|paying|sweep": ("with_celery", {True}),
     r"worker[./](app|\w*settings|runtime)": ("with_celery", {True}),
     r"eventloopthread|run_coroutine_threadsafe": ("celery_engine", {"persistent"}),

@@ -25,9 +25,11 @@ LAYERS: tuple[set[str], ...] = (
     {"db/database"},
     {"db/bulk", "db/doctor", "db/open"},
     {"db/pooler", "db/replicas"},
+    {"db/tracing"},
     {"db/features"},
     {"db/__init__", "db/doctor/startup_check", "db/migrations", "db/session"},
     {"web", "worker"},
+    {"tracing"},
     {"features"},
     {"settings", "db/settings"},
     {"models"},
@@ -43,7 +45,7 @@ FACE = {"db/__init__", "features", "worker/app"}
 LONGEST_CHAIN = 10
 MOST_FILES = 12
 # Lines without blanks, comments and docstrings: of all modules, and of one.
-SMALLEST, LARGEST, LONGEST = 3250, 5600, 150
+SMALLEST, LARGEST, LONGEST = 3250, 6050, 150
 
 Chosen = Callable[[Answers], object]
 

@@ -65,6 +65,8 @@ TRUTHS = [
     Truth("the queue predicts, {n} at most", POOL, r"^MAX_RETRY_SECONDS = (\d+)$"),
     Truth("is held for {n} to", OVERLOAD, r"^HOLD_SECONDS = \(([\d.]+), "),
     Truth("is held for 0.5 to {n} s", OVERLOAD, r"^HOLD_SECONDS = \([\d.]+, ([\d.]+)"),
+    # Traces.
+    constant("the export has {n} s", "FLUSH_SECONDS", "tracing/provider.py"),
     # Connections.
     constant("it was [0-9]+ to {n} s old", "LIFETIME_SECONDS", LIMITS),
     constant("replaces a connection after {n} s at most", "LIFETIME_SECONDS", LIMITS),

@@ -12,8 +12,8 @@ from copier._user_data import AnswersMap, Question
 
 from tests.support.rendering import Answers, compiled_once
 
-# A number with a name, and files that no other answer changes.
-UNBRANCHED = {"database_size", "ci"}
+# A number with a name, files that no other answer changes, and what `traced()` adds.
+UNBRANCHED = {"database_size", "ci", "with_tracing"}
 Row = TypeVar("Row", bound=dict[Any, Any])
 
 
@@ -115,6 +115,15 @@ def cover(rows: list[Row], strength: int) -> list[Row]:
     return picked
 
 
+def traced(rows: list[Answers]) -> list[Answers]:
+    """With tracing, which adds the same whatever the cloud: each pair of the others."""
+    able = [row for row in rows if row["runtime"] != "lambda"]
+    return [
+        row | {"with_tracing": True}
+        for row in cover([row for row in able if row["cloud"] == "self_hosted"], 2)
+    ]
+
+
 def name(answers: Answers) -> str:
     """A short name for test ids and folders: a yes is told by its question."""
     words = (
@@ -141,4 +150,5 @@ def class_of(answers: Answers) -> tuple[Any, ...]:
         "container" if runtime == "kubernetes" else runtime,
         answers["cloud"].split("_")[0] if answers.get("auth") == "token" else "",
         ("aurora" in answers["cloud"],) if answers.get("with_replicas") else (),
+        bool(answers.get("with_tracing")),
     )

@@ -25,6 +25,7 @@ SUBJECTS = {
     "test_replicas.py": "db/replicas",
     "test_request_metrics.py": "web/request_metrics.py",
     "test_snapshots.py": "db/engine/pool.py",
+    "test_tracing.py": "tracing",
     "test_watchdog.py": "db/engine/watchdog.py",
     "test_worker.py": "worker",
 }

@@ -1,0 +1,187 @@
+"""Spans of sessions: what is recorded, below what, and what is never in a span."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from database import SLOW
+from fastapi import FastAPI
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+from shop.db import Database
+from shop.db.config.backend import DIALECT
+from sqlalchemy import bindparam, insert, select, text
+from sqlalchemy.exc import DBAPIError
+from test_sessions import PROBES, checked_out, probes  # noqa: F401
+
+CANARY = "canary-5b8f"
+CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
+tracer = trace.get_tracer(__name__)
+
+
+class Spans(InMemorySpanExporter):
+    @property
+    def names(self) -> list[str]:
+        return [each.name for each in self.get_finished_spans()]
+
+    def of(self, name: str) -> ReadableSpan:
+        return next(each for each in self.get_finished_spans() if each.name == name)
+
+    def above(self, name: str) -> str:
+        """The name of the span that it is below."""
+        parent = self.of(name).parent
+        assert parent
+        return next(
+            each.name
+            for each in self.get_finished_spans()
+            if each.context and each.context.span_id == parent.span_id
+        )
+
+
+@pytest.fixture(scope="module")
+def exporter() -> Spans:
+    exporter, provider = Spans(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    return exporter
+
+
+@pytest.fixture
+def spans(exporter: Spans) -> Iterator[Spans]:
+    exporter.clear()
+    yield exporter
+    exporter.clear()
+
+
+@pytest.mark.usefixtures("probes")
+async def test_transaction_is_below_its_connection(
+    database: Database, spans: Spans
+) -> None:
+    with tracer.start_as_current_span("handler"):
+        async with database.write() as session:
+            await session.execute(insert(PROBES).values(id=1))
+
+    assert spans.above("INSERT probes") == "connection"
+    assert spans.above("COMMIT") == "connection"
+    assert spans.above("connection") == "handler"
+    attributes = spans.of("INSERT probes").attributes
+    assert attributes
+    assert attributes["db.system.name"] == DIALECT
+    assert attributes["db.client.connection.pool.name"] == "primary"
+    assert "INSERT INTO probes" in str(attributes["db.query.text"])
+
+
+async def test_values_and_messages_are_in_no_span(
+    database: Database, spans: Spans
+) -> None:
+    statement = text("SELECT nothing FROM nowhere WHERE something = :value")
+    with tracer.start_as_current_span("handler"):
+        async with database.write() as session:
+            with pytest.raises(DBAPIError):
+                await session.execute(statement, {"value": CANARY})
+            await session.rollback()
+
+    failed = spans.of("SELECT nowhere")
+    assert failed.status.status_code is StatusCode.ERROR
+    assert failed.attributes
+    assert failed.attributes["error.type"]
+    for each in spans.get_finished_spans():
+        assert CANARY not in each.to_json()
+        assert "message" not in each.to_json()
+
+
+async def test_statement_that_is_cancelled_ends_its_spans(
+    database: Database, spans: Spans
+) -> None:
+    async def write() -> None:
+        with tracer.start_as_current_span("handler"):
+            async with database.write() as session:
+                await session.execute(text(SLOW))
+
+    writer = asyncio.create_task(write())
+    while not checked_out(database):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.2)  # nothing says from here that the statement has begun
+    writer.cancel()
+    await asyncio.wait({writer})
+
+    (slow,) = (
+        each
+        for each in spans.get_finished_spans()
+        if (each.attributes or {}).get("db.query.text") == SLOW
+    )
+    assert slow.status.status_code is StatusCode.ERROR
+    assert {"connection", "handler"} <= {*spans.names}
+
+
+async def test_wait_in_the_queue_is_a_span(database: Database, spans: Spans) -> None:
+    pool = database.engine.pool
+    async with database.engine.connect():
+        pool.gate.free, free = 0, pool.gate.free
+        waiter = asyncio.create_task(_read(database))
+        while not pool.gate.waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        pool.gate.free = free
+    await waiter
+
+    assert spans.above("queue") == "connection"
+
+
+async def test_connection_that_was_idle_is_validated_in_a_span(
+    database: Database, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if DIALECT != "sqlite":  # a file needs no ping
+        monkeypatch.setattr("shop.db.engine.validation.IDLE_SECONDS", 0)
+    await _read(database)
+    spans.clear()
+    await _read(database)
+
+    expected = ["validate"] if DIALECT != "sqlite" else []
+    assert [each for each in spans.names if each == "validate"] == expected
+
+
+@pytest.mark.parametrize("flag", ["00", None])
+async def test_without_a_recorded_trace_there_are_no_spans(
+    app: FastAPI, serve: object, spans: Spans, database: Database, flag: str | None
+) -> None:
+    headers = {"traceparent": f"{CALLER}-{flag}"} if flag else {}
+    if flag is None:  # outside of a request
+        async with database.read() as session:
+            await session.scalar(select(1))
+    else:
+        async with serve(app) as client:  # type: ignore[operator]
+            assert (await client.get("/orders", headers=headers)).status_code == 200
+
+    assert spans.names == []
+
+
+async def test_request_has_its_route_and_status(
+    app: FastAPI, serve: object, spans: Spans
+) -> None:
+    @app.get("/broken/{number}")
+    async def broken(number: int) -> None:
+        raise ValueError(CANARY)
+
+    async with serve(app) as client:  # type: ignore[operator]
+        headers = {"traceparent": f"{CALLER}-01"}
+        await client.get("/broken/1", headers=headers, params={"key": CANARY})
+        await client.get("/livez", headers=headers)
+
+    assert spans.names == ["GET /broken/{number}"]
+    request = spans.of("GET /broken/{number}")
+    assert request.attributes
+    assert request.attributes["http.route"] == "/broken/{number}"
+    assert request.attributes["http.response.status_code"] == 500
+    assert request.status.status_code is StatusCode.ERROR
+    assert CANARY not in request.to_json()
+    assert request.context
+    assert f"{request.context.trace_id:032x}" in CALLER
+
+
+async def _read(database: Database) -> None:
+    with tracer.start_as_current_span("handler"):
+        async with database.read() as session:
+            await session.scalar(select(bindparam("one", 1)))

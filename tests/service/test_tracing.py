@@ -1,0 +1,97 @@
+"""Tracing on each driver; an exporter that fails costs no request anything."""
+
+import re
+import signal
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.collector import QUICK, SAMPLED, TRACE
+from tests.support.rendered_tests import run_tests
+from tests.support.rendering import Answers
+from tests.support.servers import DRIVERS, NETWORKED, Server
+from tests.support.service import ORDER, Service, free_port, wait_until
+
+pytestmark = pytest.mark.boot
+
+DROPPED = 'tracing_spans_dropped_total{reason="export failed"}'
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_traced_service_passes_its_tests(
+    rendered: Callable[[Answers], Service],
+    server_of: Callable[[str], Server],
+    driver: str,
+) -> None:
+    variables = {"DATABASE_URL": server_of(driver).url} if driver in NETWORKED else {}
+    shop = rendered({"driver": driver, "with_tracing": True})
+    names = ("test_tracing.py", "test_sessions.py", "test_orders.py", "test_pool.py")
+    done = run_tests(shop, *names, **variables)
+
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "changes", "warning"),
+    [
+        ("silent", {"OTEL_EXPORTER_OTLP_TIMEOUT": "1"}, "spans cannot be exported"),
+        ("refusing", {"OTEL_EXPORTER_OTLP_TIMEOUT": "1"}, "spans cannot be exported"),
+        ("no URL", {}, "spans cannot be exported"),
+        ("refusing", {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "write http/protobuf"),
+        ("refusing", {"OTEL_TRACES_EXPORTER": "jaeger"}, "write otlp"),
+    ],
+)
+def test_wrong_endpoint_costs_no_request_and_one_warning(
+    rendered: Callable[[Answers], Service],
+    database: Callable[[str], dict[str, str]],
+    endpoint: str,
+    changes: dict[str, str],
+    warning: str,
+) -> None:
+    shop = rendered({"driver": "aiosqlite", "with_tracing": True})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1] if endpoint == "silent" else free_port()
+        url = "nowhere" if endpoint == "no URL" else f"http://127.0.0.1:{port}?key=s3t"
+        variables = database("aiosqlite") | QUICK | changes
+        variables |= {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "WEB_CONCURRENCY": "1"}
+        shop.make("migrate", **variables)
+        with shop.running(**variables) as running:
+            exports = "cannot be exported" in warning
+
+            def is_dropping() -> bool:
+                answer = running.client.post("/orders", json=ORDER, headers=SAMPLED)
+                assert answer.status_code == 201
+                found = dropped(running.client.get("/metrics").text)
+                return found > 2 if exports else found == 0
+
+            wait_until(is_dropping, seconds=30)
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(timeout=20) == 0
+
+    log = running.log.read_text()
+    assert log.count(warning) == 1
+    assert log.count('"WARNING"') == 1
+    assert "Traceback" not in log
+    assert "s3t" not in log
+
+
+def dropped(metrics: str) -> float:
+    found = re.search(rf"^{re.escape(DROPPED)} ([\d.]+)$", metrics, re.MULTILINE)
+    return float(found[1]) if found else 0
+
+
+def test_without_an_endpoint_nothing_is_recorded(
+    rendered: Callable[[Answers], Service], database: Callable[[str], dict[str, str]]
+) -> None:
+    """The trace of the caller is in the log all the same."""
+    shop = rendered({"driver": "aiosqlite", "with_tracing": True})
+    variables = database("aiosqlite") | {"WEB_CONCURRENCY": "1"}
+    shop.make("migrate", **variables)
+    with shop.running(**variables) as running:
+        running.client.post("/orders", json=ORDER, headers=SAMPLED)
+        running.wait_for_log(f'"trace_id": "{TRACE}"')
+        running.stop()
+
+    assert '"WARNING"' not in running.log.read_text()

@@ -1,0 +1,105 @@
+"""A trace leads from a request over its session to its task."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.clusters import Cluster
+from tests.support.collector import CALLER, SAMPLED, TRACE, collecting
+from tests.support.service import ORDER, Running
+from tests.support.task_shop import Shop, lines
+
+pytestmark = pytest.mark.boot
+
+CANARY = "canary-5b8f"
+POOL = "db.client.connection.pool.name"
+
+
+class Spans(dict[str, Any]):
+    """Those of the trace of the caller, by their ids."""
+
+    def __init__(self, spans: list[Any]) -> None:
+        super().__init__((each["id"], each) for each in spans)
+
+    def first(self, name: str) -> Any:
+        return next(each for each in self.values() if each["name"] == name)
+
+    def path(self, name: str) -> list[str]:
+        """Names from the request down to the first span of that name."""
+        span, names = self.first(name), [name]
+        while span["parent"] != CALLER:
+            span = self[span["parent"]]
+            names.insert(0, span["name"])
+        return names
+
+    def below(self, spans: set[str]) -> set[str]:
+        return {each["id"] for each in self.values() if each["parent"] in spans}
+
+
+def order_and_pay(client: Any) -> None:
+    """Read it as well, from a replica that has it."""
+    order = ORDER | {"customer": CANARY}
+    created = client.post("/orders", json=order, headers=SAMPLED)
+    assert created.status_code == 201
+    place = f"/orders/{created.json()['id']}"
+    after = {"X-Read-After": created.headers["X-Read-After"]}
+    assert client.get(place, headers=SAMPLED | after).status_code == 200
+    assert client.post(f"{place}/pay", headers=SAMPLED).status_code == 202
+
+
+def test_trace_leads_from_the_request_to_the_task(
+    shop_of: Callable[..., Shop],
+    cluster_of: Callable[[str], Cluster],
+    tmp_path: Path,
+) -> None:
+    """With two workers of gunicorn, replicas and a worker of Celery."""
+    shop = shop_of("asyncpg", with_replicas=True, with_tracing=True)
+    primary, replicas = cluster_of("postgresql").database(f"db_{tmp_path.name.lower()}")
+    variables = shop.variables | {"DATABASE_URL": primary}
+    variables["DATABASE_REPLICA_URLS"] = ",".join(replicas)
+    shop.service.make("migrate", **variables)
+    with collecting(shop.service, tmp_path) as collector:
+        variables |= collector.variables
+        with (
+            shop.service.running(**variables) as web,
+            shop.service.working("--concurrency=1", **variables) as worker,
+        ):
+            web.wait_for_log("Application startup complete", times=2)
+            order_and_pay(web.client)
+            worker.wait_for_log("payments.pay done")
+            # What was not exported yet is exported by then.
+            assert (worker.stop(), web.stop()) == (0, 0)
+        everything, spans = collector.spans(), Spans(collector.spans(TRACE))
+
+    post, pay = "POST /orders", "POST /orders/{order_id}/pay"
+    assert spans.path("INSERT orders") == [post, "connection", "INSERT orders"]
+    assert spans.path("COMMIT") == [post, "connection", "COMMIT"]
+    assert spans.path("run payments.pay") == [pay, "run payments.pay"]
+    of_task = spans.below(spans.below({spans.first("run payments.pay")["id"]}))
+    assert {"UPDATE orders", "COMMIT"} <= {spans[each]["name"] for each in of_task}
+    chosen, read = spans.first("choose replica"), spans.first("SELECT orders")
+    assert spans[chosen["parent"]]["name"] == "GET /orders/{order_id}"
+    assert chosen["attributes"][POOL] == read["attributes"][POOL] != "primary"
+    assert read["attributes"]["db.query.text"].startswith("SELECT orders.id")
+    # Values of the data, and the password of the database.
+    assert not [each for each in everything if CANARY in each["all"]]
+    assert not [each for each in everything if ":secret" in each["all"]]
+    # The worker of Celery, and a worker of gunicorn: each has its own provider.
+    assert {each["resource"]["service.name"] for each in everything} == {"shop"}
+    assert len({each["resource"]["process.pid"] for each in spans.values()}) > 1
+    done = [each for each in lines(worker) if each["message"] == "payments.pay done"]
+    assert [each["trace_id"] for each in done] == [TRACE]
+    assert logged(web, "POST", "/orders") == [TRACE]
+
+
+def logged(web: Running, method: str, route: str) -> list[str]:
+    """The trace of each request of that route, as the log has it."""
+    records = map(json.loads, web.log.read_text().splitlines())
+    return [
+        each["trace_id"]
+        for each in records
+        if (each.get("method"), each.get("route")) == (method, route)
+    ]
