@@ -24,9 +24,19 @@ PLOTS = {
 }
 
 
+# Of the other drivers, so that the chart fits a screen.
+IN_SHORT = ("read one, kept statement", "write one (POST /orders)")
+
+
 def write_plots(folder: Path, rows: list[Row]) -> None:
     for part, title in PLOTS.items():
-        compared = [row for row in rows if row.part == part and row.contenders]
+        compared = [
+            row
+            for row in rows
+            if row.part == part
+            and row.contenders
+            and (part != "drivers" or row.workload in IN_SHORT)
+        ]
         if compared:
             (folder / f"{part}.svg").write_text(bars(title, compared))
 
@@ -34,16 +44,17 @@ def write_plots(folder: Path, rows: list[Row]) -> None:
 def bars(title: str, rows: list[Row]) -> str:
     """Each row is a group of bars, the longest of all as wide as the chart."""
     names = [name for name in CONTENDERS if name in rows[0].contenders]
-    most = max(row.contenders[name]["rate"] for row in rows for name in names)
+    most = max(each["rate"] for row in rows for each in row.contenders.values())
     marks = [text(0, 18, title, size=15), *legend(names)]
     y = TOP
     for row in rows:
         is_several = len({row.setting for row in rows}) > 1
         label = f"{row.setting}: {row.workload}" if is_several else row.workload
-        marks.append(text(0, y + BAR * len(names) / 2 + 4, label))
-        for name in names:
+        own = [name for name in names if name in row.contenders]
+        marks.append(text(0, y + BAR * len(own) / 2 + 4, label))
+        for name in own:
             rate = row.contenders[name]["rate"]
-            width = rate / most * (WIDTH - LABEL - 120)
+            width = rate / max(1, most) * (WIDTH - LABEL - 120)
             marks.append(rectangle(LABEL, y, width, COLORS[name]))
             value = f"{rate:,.0f}"
             if name == "ours" and row.to("articles"):

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks.bench import BEGIN, END, PARTS
+from benchmarks.plots import write_plots
 from benchmarks.report import HEAD, Row, as_markdown, at_least, at_most
 from tests.support.rendering import ROOT
 
@@ -69,3 +70,23 @@ def test_table_says_what_is_reached(target: object, value: float, result: str) -
 
     assert [cell.strip() for cell in head.strip("|").split("|")] == [*HEAD]
     assert line.strip("|").split("|")[-1].strip() == result
+
+
+def test_plot_has_a_bar_for_each_application_of_a_row(tmp_path: Path) -> None:
+    rates = {"ours": {"rate": 10.0}, "articles": {"rate": 5.0}}
+    both = Row("overload", "asyncpg", "rude", 1, "of peak", contenders=rates)
+    one = Row(
+        "overload",
+        "asyncpg",
+        "polite",
+        1,
+        "of peak",
+        contenders={"ours": rates["ours"]},
+    )
+    write_plots(tmp_path, [both, one])
+    tree = ET.parse(tmp_path / "overload.svg")  # noqa: S314 (our own)
+
+    bars = [float(each.get("width", 0)) for each in tree.findall(".//{*}rect")]
+    legend, bars = bars[:2], bars[2:]
+    assert len(legend) == 2
+    assert bars[0] == bars[2] == 2 * bars[1]
