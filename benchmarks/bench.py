@@ -34,6 +34,7 @@ PARTS: dict[str, Part] = {
         costs.start,
         costs.replicas,
         costs.tasks,
+        costs.tracing,
     )
 }
 DOCS = ROOT / "docs"

@@ -1,4 +1,4 @@
-"""What is measured once: a start, a worker's memory, a rejection, tasks."""
+"""What is measured once: a start, a worker's memory, a rejection, tasks, traces."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,14 @@ from time import perf_counter
 from benchmarks.parts import Effort
 from benchmarks.projects import POOL, Project, Workshop
 from benchmarks.report import Row, at_least, at_most
-from benchmarks.serving import loading, medians, serving
+from benchmarks.serving import Numbers, loading, medians, serving
 from benchmarks.workloads import GET, Cell
 from tests.support.clusters import own_cluster
+from tests.support.collector import collecting
 from tests.support.servers import Redis
+from tests.support.service import Service
 
-START, MEMORY_MB, REJECTION_US, ROUTING = 1.2, 90, 60, 1.03
+START, MEMORY_MB, REJECTION_US, ROUTING, TRACED = 1.2, 90, 60, 1.03, 1.1
 # What a service imports of libraries.
 IMPORTED = """
 import sys
@@ -101,3 +103,25 @@ def tasks(shop: Workshop, effort: Effort) -> list[Row]:
     ratio = rates["rendered"] / rates["null_pool"]
     row = ("tasks", "Celery", "tasks", ratio, "x a loop and NullPool each")
     return [Row(*row, at_least(2))]
+
+
+def tracing(shop: Workshop, effort: Effort) -> list[Row]:
+    """CPU of a read with one trace in ten exported, and without tracing."""
+    plain, traced = shop.project(), shop.project(with_tracing=True)
+    cell = Cell((GET,), seconds=effort.seconds)
+    rounds: dict[str, list[Numbers]] = {"ours": [], "traced": []}
+    with (
+        TemporaryDirectory(dir="/tmp") as folder,
+        collecting(Service(traced.folder), Path(folder)) as collector,
+        serving(plain, "ours:app") as without,
+        serving(traced, "ours:app", **collector.endpoint) as with_spans,
+        loading(plain) as load,
+    ):
+        for _ in range(effort.rounds):
+            rounds["ours"].append(load(without, cell))
+            rounds["traced"].append(load(with_spans, cell))
+        assert collector.spans()
+    found = {name: medians(each) for name, each in rounds.items()}
+    ratio = found["traced"]["cpu"] / found["ours"]["cpu"]
+    row = ("tracing", "asyncpg, 1 in 10", "CPU of a read", ratio, "x without tracing")
+    return [Row(*row, at_most(TRACED))]
