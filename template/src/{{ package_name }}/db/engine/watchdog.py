@@ -14,7 +14,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.util import await_only
 
 from ..config.limits import RESET_SECONDS
-from .network import Fileno, LostBeforeCommit, is_closed, peer_address, shut_down
+from .network import Fileno, is_closed, peer_address, raise_lost, shut_down
 from .timing import Ticker
 
 T = TypeVar("T")
@@ -87,16 +87,12 @@ class Watchdog:
         return is_closed(self._fileno, connection.driver_connection)
 
     def _close(self, connection: Any, seconds: float) -> None:
-        driver = connection.driver_connection
-        server = peer_address(self._fileno, driver)
+        server = peer_address(self._fileno, connection.driver_connection)
         facts = {"seconds": seconds, "pool": self._pool, "server": server}
-        logger.warning(
-            "database gave no answer within %(seconds).1f s: connection closed"
-            " (pool %(pool)s, %(server)s)",
-            facts,
-            extra=facts,
-        )
-        self.shut_down(driver)
+        text = "database gave no answer within %(seconds).1f s: connection closed"
+        text += " (pool %(pool)s, %(server)s)"
+        logger.warning(text, facts, extra=facts)
+        self.shut_down(connection.driver_connection)
 
 
 class BoundedDialect(DefaultDialect):
@@ -124,7 +120,7 @@ class BoundedDialect(DefaultDialect):
             self._cut(dbapi_connection)
             raise exc.IllegalStateChangeError(UNAWAITED)
         if self.watchdog.is_closed(dbapi_connection):
-            self._end(_raise_lost, dbapi_connection, RESET_SECONDS)
+            self._end(raise_lost, dbapi_connection, RESET_SECONDS)
         self._end(super().do_commit, dbapi_connection, self.watchdog.seconds)
 
     def do_rollback(self, dbapi_connection: Any) -> None:
@@ -156,9 +152,8 @@ class BoundedDialect(DefaultDialect):
             super().initialize(connection)
         except (NotImplementedError, exc.ResourceClosedError, TypeError) as error:
             lost = ConnectionError("connection lost at the first connect")
-            raise exc.DBAPIError(
-                None, None, lost, connection_invalidated=True
-            ) from error
+            # Not to be hidden, and invalidated.
+            raise exc.DBAPIError(None, None, lost, False, True) from error
 
     def _execute(self, execute: Callable[..., None], cursor: Any, *args: Any) -> None:
         context = args[-1]
@@ -186,16 +181,6 @@ class BoundedDialect(DefaultDialect):
         _distrust(connection)
         while self.watchdog.is_waiting(connection):
             await_only(asyncio.sleep(0))
-
-
-def _raise_lost(connection: Any) -> None:
-    cause: Exception = ConnectionError("connection closed before COMMIT")
-    try:
-        # COMMIT is not sent. By the error of what changes nothing the driver says why.
-        connection.cursor().execute("SELECT 1")
-    except Exception as error:
-        cause = error
-    raise LostBeforeCommit(None, None, cause, connection_invalidated=True)
 
 
 def _distrust(connection: Any) -> None:

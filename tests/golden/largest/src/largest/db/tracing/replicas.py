@@ -1,0 +1,45 @@
+"""Traces the choice of a replica, with the wait for the writes of the client."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..replicas.router import ReplicaRouter
+from ..replicas.settings import ReplicaSettings
+from ..replicas.watermark import required_position
+from ..routing import Router, Target
+from .engine import trace_engine
+from .spans import POOL, is_traced, span
+from .validation import trace_validation
+
+OpenRouter = Callable[
+    [AsyncEngine, ReplicaSettings], AbstractAsyncContextManager[Router]
+]
+
+
+class TracedRouter(ReplicaRouter):
+    async def choose(self, current: Target | None) -> Target:
+        if current or not is_traced():
+            return await super().choose(current)
+        attributes = {"db.read_after_write": bool(required_position())}
+        with span("choose replica", attributes) as new:
+            target = await super().choose(None)
+            new.set_attribute(POOL, getattr(target, "name", "primary"))
+        return target
+
+
+def trace_router(open_router: OpenRouter) -> OpenRouter:
+    @asynccontextmanager
+    async def open_traced(
+        primary: AsyncEngine, settings: ReplicaSettings
+    ) -> AsyncIterator[Router]:
+        async with open_router(primary, settings) as router:
+            if isinstance(router, ReplicaRouter):
+                router.__class__ = TracedRouter
+                for replica in router.replicas:
+                    trace_engine(replica.engine, pool=replica.name)
+                    trace_validation(replica.engine)
+            yield router
+
+    return open_traced

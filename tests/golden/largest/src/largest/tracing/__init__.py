@@ -1,0 +1,1 @@
+"""Add-on: traces of OpenTelemetry, from a request to its statements and tasks."""
