@@ -55,7 +55,7 @@ WORDS: dict[str, tuple[str, set[Any]]] = {
     r"aws.lambda|sam build|serverless": ("runtime", {"lambda"}),
     r"docker (build|run)": ("runtime", {"container", "kubernetes", "cloud_run"}),
     r"boto3|aws iam|rds_iam|AWSAuthenticationPlugin": ("cloud", AWS),
-    r"rds\.pem": ("cloud", AWS),
+    r"truststore\.pki": ("cloud", AWS),
     r"google-auth|google iam|gcloud sql": ("cloud", {"gcp_cloud_sql"}),
     r"azure-identity|entra|digicert": ("cloud", {"azure"}),
     r"supabase": ("cloud", {"supabase"}),

@@ -61,23 +61,22 @@ def buy(edge: Balancer) -> str:
 
 
 class Cluster:
-    """A namespace of Kubernetes, with the secret that README.md creates."""
+    """A namespace of Kubernetes, with the secrets that README.md creates."""
 
     def __init__(self, shop: Service, folder: Path, values: dict[str, str]) -> None:
         self.shop, self._pods = shop, manifests.in_kubernetes(shop.folder)
-        secret = folder / "secret"
-        secret.mkdir()
         readme = (shop.folder / "README.md").read_text()
-        names = re.findall(r"--from-file=(\w+)", readme)
-        assert set(names) == set(values)
-        for name in names:
-            (secret / name).write_text(values[name])
-        # Where the secret is mounted is no folder of this machine.
-        source = shop.changed(
-            *(folder / "src", "db/config/environment.py"),
-            *('"/run/secrets"', f'"{secret}"'),
-        )
-        self._variables = {"PYTHONPATH": source}
+        # The source in which a secret is mounted, as that is no folder of this machine.
+        self._sources: dict[str, str] = {}
+        for secret, files in re.findall(r" secret generic (\S+)(.*)", readme):
+            (folder / secret).mkdir()
+            names = re.findall(r"--from-file=(\w+)", files)
+            for name in names:
+                (folder / secret / name).write_text(values[name])
+            self._sources[secret] = shop.changed(
+                *(folder / f"src-{secret}", "db/config/environment.py"),
+                *('"/run/secrets"', f'"{folder / secret}"'),
+            )
 
     @property
     def host(self) -> str:
@@ -86,8 +85,11 @@ class Cluster:
         return str(ingress["spec"]["rules"][0]["host"])
 
     def pod(self, name: str) -> Deployed:
-        container, variables = self._pods[name], dict(self._variables)
-        assert container.mounts == {"/run/secrets": "shop"}
+        container = self._pods[name]
+        secret = container.mounts["/run/secrets"]
+        # The service has no login of the owner.
+        assert secret == ("shop-migrate" if name == "shop-migrate" else "shop")
+        variables = {"PYTHONPATH": self._sources[secret]}
         # The ingress controller has an address of the cluster; this proxy has not.
         networks = container.variables["FORWARDED_ALLOW_IPS"]
         variables["FORWARDED_ALLOW_IPS"] = f"{networks},127.0.0.1"
@@ -153,7 +155,7 @@ def test_first_deployment_on_cloud_run(
 ) -> None:
     """And the next one: the old instance is ended when no more requests are sent."""
     shop = rendered({"driver": "asyncpg", "runtime": "cloud_run"})
-    secrets = {"shop-database-url": url}
+    secrets = {"shop-database-url": url, "shop-migrate-database-url": url}
     job, service = (
         Deployed(shop, manifests.on_cloud_run(shop.folder, file, secrets))
         for file in ("cloud-run-migrate.yaml", "cloud-run.yaml")

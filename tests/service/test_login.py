@@ -49,7 +49,8 @@ def service_at(rendered: Callable[[Answers], Service]) -> ServiceAt:
 def set_password(server: Server, password: str) -> None:
     """Set the password of the user `bearer`, a superuser."""
     if make_url(server.url).get_backend_name() == "mysql":
-        server.execute(f"CREATE OR REPLACE USER bearer IDENTIFIED BY '{password}'")
+        server.execute("CREATE USER IF NOT EXISTS bearer")
+        server.execute(f"ALTER USER bearer IDENTIFIED BY '{password}'")
         server.execute("GRANT ALL ON *.* TO bearer")
         return
     if not server.execute("SELECT 1 FROM pg_roles WHERE rolname = 'bearer'"):

@@ -338,12 +338,12 @@ def test_what_is_rendered_for_the_pooler_works(
     for _ in range(2):
         subprocess.run(
             [
-                *(binaries() / "psql", "--quiet", "--set=password=secret"),
-                "--file=deploy/bootstrap.sql",
+                *(binaries() / "psql", "--quiet", "--file=deploy/bootstrap.sql"),
                 url.render_as_string(hide_password=False),
             ],
             cwd=service.folder,
-            stdin=subprocess.DEVNULL,
+            input=b"secret\n" * 4,  # that of each role, twice
+            start_new_session=True,  # without a terminal to ask at
             check=True,
         )
     (role,) = server.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'shop'")
@@ -372,7 +372,7 @@ def test_what_is_rendered_for_the_pooler_works(
 
     assert limits == ["2s", "5s", "10s", "UTC"], log
     server.empty("shop")
-    server.execute("DROP ROLE shop")
+    server.execute("DROP ROLE shop, shop_owner")
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

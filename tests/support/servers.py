@@ -187,10 +187,10 @@ class MariaDB(Server):
         return [row["type"] == "SSL/TLS" for row in rows]
 
 
-# Only a guest and the bearer of a token are asked for a password.
+# A guest, the bearer of a token, and the roles of a service are asked for a password.
 ACCESS = """\
 local all all trust
-host all guest,bearer all scram-sha-256
+host all guest,bearer,shop_owner,shop,shop_reader all scram-sha-256
 host all all all trust
 """
 

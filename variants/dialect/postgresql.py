@@ -15,6 +15,18 @@ SERVER_ID_QUERY = "SELECT pg_postmaster_start_time()"
 SESSION_ID_QUERY = "SELECT pg_backend_pid()"
 SERVER_TIME_QUERY = "SELECT extract(epoch FROM clock_timestamp())"
 PRIMARY_QUERY = "SELECT NOT pg_is_in_recovery()"
+# What the role may do with the tables that it sees.
+ROLE_QUERY = """
+WITH tables AS (
+    SELECT oid, relowner FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace =
+        (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+)
+SELECT current_user AS name,
+    EXISTS (SELECT FROM tables WHERE pg_has_role(relowner, 'USAGE'))
+    OR coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS creates,
+    EXISTS (SELECT FROM tables WHERE has_table_privilege(oid, 'INSERT, UPDATE, DELETE'))
+    AS writes
+"""
 CONNECTION_LIMIT_QUERY = """
 SELECT sum(setting::int * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END) AS most,
     'max_connections' AS name FROM pg_settings
