@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 # The tests start Python a thousand times: it shall not compile all libraries each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test quick lint format golden bench lock release servers
+.PHONY: help demo test quick lint format golden bench drill lock release servers
 
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,6 +33,9 @@ golden: .venv/ready ## Write the golden renderings anew; then review the diff
 
 bench: .venv/ready servers ## Measure the service beside others, in ratios; PART=clients for one part
 	python -m benchmarks.bench $(PART)
+
+drill: .venv/ready servers ## Provoke six faults under Prometheus, and draw docs/dashboard.png by Chromium
+	@python -m tools.drill docs/dashboard.png
 
 # Not uv.lock, which would carry the address of a registry into every clone.
 lock: $(UV) ## Write requirements.txt anew from pyproject.toml, and the names to refuse

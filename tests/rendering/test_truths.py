@@ -142,7 +142,7 @@ ADVICE = (
     r"1 in 100? takes over [\d.]+ s",
     "over 1 s for a minute",
     r"for \d+ minutes",
-    "within 10 minutes",
+    r"(?:with)?in \d+ minutes",
     r"it was 1200 to",
     r"pauses of 2.5 to 5 minutes in all(?: \(151 to 303 s\))?",
 )
