@@ -1,7 +1,9 @@
 """Rules for the sources of the template, which no rendering could show."""
 
 import ast
+import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,45 @@ def relative(path: Path) -> str:
 
 def test_a_copy_needs_no_trust() -> None:
     assert not NEEDS_TRUST & config().keys()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["zizmor", "--offline", "--quiet", "--persona=pedantic", ".github"],
+        [
+            *("check-jsonschema", "--builtin-schema", "vendor.github-workflows"),
+            ".github/workflows/ci.yml",
+        ],
+        ["check-jsonschema", "--builtin-schema", "vendor.renovate", "renovate.json"],
+        [
+            "shellcheck",
+            ".ci/run",
+            "tests/support/servers.sh",
+            "tests/support/unpack.sh",
+        ],
+    ],
+    ids=" ".join,
+)
+def test_linters_have_nothing_to_say_of_what_ci_runs(command: list[str]) -> None:
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_renovate_finds_what_it_shall_bring() -> None:
+    """In files with Jinja, which none of its managers reads by itself."""
+    found = set()
+    settings = json.loads((ROOT / "renovate.json").read_text())
+    for manager in settings["customManagers"]:
+        for file in manager["managerFilePatterns"]:
+            text = (ROOT / file).read_text()
+            for pattern in manager["matchStrings"]:
+                named = pattern.replace("(?<", "(?P<")
+                found |= {each["depName"] for each in re.finditer(named, text)}
+
+    assert found == {"python", "squawk-cli", "uv"}
 
 
 def test_names_in_exclude_have_a_default() -> None:
