@@ -63,6 +63,8 @@ class Client(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
 
     def ask(self) -> None:
+        if self.transport.is_closing():  # the time was up during a pause
+            return
         self._answer = b""
         self._asked_at = perf_counter()
         self.transport.write(next(self._requests))
