@@ -65,6 +65,38 @@ async def test_session_cannot_be_used_after_its_end(
     assert await rows(database) == ([1] if kind == "write" else [])
 
 
+async def test_block_around_a_session_does_not_end_it(database: Database) -> None:
+    """SQLAlchemy's would lose its rows."""
+    async with database.write() as session:
+        async with session:
+            session.add(Probe(id=1))
+        session.add(Probe(id=2))
+
+    assert await rows(database) == [1, 2]
+
+
+@pytest.mark.parametrize("way", ["close", "reset"])
+async def test_session_is_not_closed_with_what_it_has_written(
+    database: Database, way: str
+) -> None:
+    async def use() -> None:
+        async with database.write() as session:
+            session.add(Probe(id=1))
+            await session.flush()
+            await getattr(session, way)()
+
+    with pytest.raises(InvalidRequestError, match="would lose"):
+        await use()
+    async with database.write() as session:
+        session.add(Probe(id=2))
+        await session.rollback()  # says what it does
+        await getattr(session, way)()
+        session.add(Probe(id=3))
+
+    assert checked_out(database) == 0
+    assert await rows(database) == [3]
+
+
 class Late:
     """Uses a session when the answer has been sent."""
 

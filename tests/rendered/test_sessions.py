@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import pytest
 from database import SLOW
 from fastapi import FastAPI
 from shop.db import Database, Write
+from shop.db.config.backend import DIALECT
 from sqlalchemy import delete, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -79,6 +81,45 @@ async def test_reference_to_nothing_is_409(
 
     assert answer.status_code == 409
     assert await rows(database) == []
+
+
+async def test_object_whose_row_is_gone_is_409(
+    app: FastAPI, serve: Any, database: Database
+) -> None:
+    """Read by one session, and deleted by another before the flush."""
+
+    @app.post("/probe")
+    async def write(session: Write) -> None:
+        probe = Probe(id=1)
+        session.add(probe)
+        await session.flush()
+        with_core = {"synchronize_session": False}
+        await session.execute(delete(Probe), execution_options=with_core)
+        probe.parent = 1
+
+    async with serve(app) as client:
+        answer = await client.post("/probe")
+
+    assert answer.status_code == 409
+    assert answer.json()["type"] == "urn:problem:conflict"
+    assert "meanwhile" in answer.json()["detail"]
+    assert await rows(database) == []
+
+
+async def test_upsert_of_many_rows(database: Database) -> None:
+    """With a value in the part behind the rows."""
+    dialect = import_module(f"sqlalchemy.dialects.{DIALECT}")
+    upsert = dialect.insert(PROBES)
+    if DIALECT == "mysql":
+        upsert = upsert.on_duplicate_key_update(id=upsert.inserted.id + 10)
+    else:
+        changes = {"id": upsert.excluded.id + 10}
+        upsert = upsert.on_conflict_do_update(index_elements=["id"], set_=changes)
+    async with database.write() as session:
+        for _ in range(2):
+            await session.execute(upsert, [{"id": 1}, {"id": 2}, {"id": 3}])
+
+    assert sorted(await rows(database)) == [11, 12, 13]
 
 
 async def test_cancelled_write_leaves_no_row_and_no_open_transaction(

@@ -1,5 +1,6 @@
 """Uploads, streamed answers, WebSockets, HEAD, and the client for tests of FastAPI."""
 
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi.testclient import TestClient
 from httpx2 import AsyncClient
 from shop import main
 from shop.db import Database, Read
+from shop.db.errors import OperationTimeout
 from shop.settings import Settings
 from sqlalchemy import literal, select
 from starlette.websockets import WebSocketDisconnect
@@ -56,6 +58,36 @@ def test_websocket_has_sessions(settings: Settings) -> None:
         for number in (1, 2):
             socket.send_text(str(number))
             assert socket.receive_json() == [number, number]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OperationTimeout("late"), "timeout"), (ZeroDivisionError("secret"), "")],
+)
+def test_websocket_whose_handler_fails_is_closed_with_a_code(
+    settings: Settings, caplog: pytest.LogCaptureFixture, error: Exception, reason: str
+) -> None:
+    app = main.create_app(settings)
+
+    @app.websocket("/probe")
+    async def probe(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.receive_text()  # ends with the client as well
+        raise error
+
+    logging.getLogger().addHandler(caplog.handler)
+    with TestClient(app) as client:
+        caplog.clear()
+        with client.websocket_connect("/probe"):
+            pass
+        assert not [each for each in caplog.records if each.exc_info]
+        with client.websocket_connect("/probe") as socket:
+            socket.send_text("go")
+            with pytest.raises(WebSocketDisconnect) as caught:
+                socket.receive_text()
+
+    assert (caught.value.code, caught.value.reason) == (1011, reason)
+    assert len([each for each in caplog.records if each.exc_info]) == (not reason)
 
 
 def test_websocket_to_a_host_that_is_not_allowed_is_refused(settings: Settings) -> None:

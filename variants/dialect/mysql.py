@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any
 
 from sqlalchemy import Connection, event
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -160,6 +161,23 @@ class UncancelledStatements(CheckedStatements):
                     await asyncio.wait({task})
             task.exception()  # retrieved, else asyncio logs it
             raise
+
+
+class SingleUpserts(DefaultDialect):
+    """Mixin of a dialect: an upsert of many rows whose ON DUPLICATE KEY UPDATE has
+    values of its own is sent row by row.
+
+    The drivers join the rows of an INSERT, and have no place for values behind them.
+    """
+
+    def do_executemany(
+        self, cursor: Any, statement: str, parameters: Any, context: Any = None
+    ) -> None:
+        if "%" not in statement.partition(" ON DUPLICATE KEY UPDATE ")[2]:
+            super().do_executemany(cursor, statement, parameters, context)
+            return
+        for values in parameters:
+            self.do_execute(cursor, statement, values, context)
 
 
 def classify_code(error: DBAPIError) -> str | None:

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.mysql.asyncmy import MySQLDialect_asyncmy
 from ..config.environment import require
 from ..config.limits import Limits
 from ..config.server import Server, is_socket
-from .dialect import UncancelledStatements, as_latin1, is_idle
+from .dialect import SingleUpserts, UncancelledStatements, as_latin1, is_idle
 from .session_init import session_options
 from .validation import connect_with_timeout
 from .watchdog import BoundedDialect
@@ -23,7 +23,7 @@ require(_MySQLProtocol, "buffer_updated", "wait_for_data")
 BUFFER_BYTES = 256 * 1024
 
 
-class Dialect(BoundedDialect, MySQLDialect_asyncmy):
+class Dialect(SingleUpserts, BoundedDialect, MySQLDialect_asyncmy):
     supports_statement_cache = True
 
     def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:
