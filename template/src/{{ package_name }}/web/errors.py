@@ -99,7 +99,9 @@ async def _invalid_request(_: Request, error: RequestValidationError) -> JSONRes
     return problem(422, "The request is not valid.", errors=errors)
 
 
-async def _database_error(connection: HTTPConnection, error: Exception) -> Response:
+async def _database_error(
+    connection: HTTPConnection, error: Exception
+) -> Response | None:
     fault = classify(error)
     if not fault:
         raise error
@@ -108,7 +110,7 @@ async def _database_error(connection: HTTPConnection, error: Exception) -> Respo
     logger.warning("%s: %s", fault, safe_message(error))
     if isinstance(connection, WebSocket):
         await _close(connection.send, fault)
-        return None
+        return None  # it has no answer
     status, detail = PROBLEMS[fault]
     if isinstance(error, StaleDataError):
         detail = STALE
