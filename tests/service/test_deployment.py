@@ -7,21 +7,22 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
 from sqlalchemy import make_url
 
+from tests.service.test_roles import PASSWORDS, bootstrap
 from tests.support import manifests
 from tests.support.edge import Balancer, balancer
 from tests.support.rendering import Answers
 from tests.support.rollout import NEW, Deployed, Fleet, Load, assert_silent
-from tests.support.servers import Redis, Server
+from tests.support.servers import SERVERS, Redis, Server
 from tests.support.service import Service, wait_until
 
 pytestmark = pytest.mark.boot
 
-SECRET = "canary-secret"  # noqa: S105
 # More than the buffers of the proxy hold, so that the export is still being written.
 ROWS = 60_000
 MANY = """
@@ -31,10 +32,23 @@ SELECT gen_random_uuid(), 'many', 'new', now(), now() FROM generate_series(1, 60
 
 
 @pytest.fixture
-def url(server_of: Callable[[str], Server], tmp_path: Path) -> str:
-    """Of an empty database, with a password that must not be seen anywhere."""
-    verified = make_url(server_of("asyncpg").database(tmp_path.name.lower()))
-    return verified.set(password=SECRET).render_as_string(hide_password=False)
+def new_server() -> Iterator[Server]:
+    """A server without the roles of the service."""
+    with TemporaryDirectory() as folder, SERVERS["postgresql"](Path(folder)) as server:
+        yield server
+
+
+def urls_of(shop: Service, server: Server) -> tuple[str, str]:
+    """Of the owner and of the service, by deploy/bootstrap.sql as it is written."""
+    bootstrap(shop, server, "postgres")
+    url = make_url(server.verified_of("shop"))
+    owner, own = (
+        url.set(username=role, password=PASSWORDS[role]).render_as_string(
+            hide_password=False
+        )
+        for role in ("shop_owner", "shop")
+    )
+    return owner, own
 
 
 @pytest.fixture
@@ -47,7 +61,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 def run(job: Deployed) -> None:
     done = job.service.command(*job.container.command, **job.variables)
     assert done.returncode == 0, done.stderr
-    assert SECRET not in done.stdout + done.stderr
+    assert not any(each in done.stdout + done.stderr for each in PASSWORDS.values())
 
 
 def buy(edge: Balancer) -> str:
@@ -70,9 +84,8 @@ class Cluster:
         self._sources: dict[str, str] = {}
         for secret, files in re.findall(r" secret generic (\S+)(.*)", readme):
             (folder / secret).mkdir()
-            names = re.findall(r"--from-file=(\w+)", files)
-            for name in names:
-                (folder / secret / name).write_text(values[name])
+            for name, file in re.findall(r"--from-file=(\w+)=?(\w*)", files):
+                (folder / secret / name).write_text(values[file or name])
             self._sources[secret] = shop.changed(
                 *(folder / f"src-{secret}", "db/config/environment.py"),
                 *('"/run/secrets"', f'"{folder / secret}"'),
@@ -98,11 +111,15 @@ class Cluster:
 
 @pytest.fixture
 def cluster(
-    rendered: Callable[[Answers], Service], url: str, redis: Redis, tmp_path: Path
+    rendered: Callable[[Answers], Service],
+    new_server: Server,
+    redis: Redis,
+    tmp_path: Path,
 ) -> Cluster:
     answers = {"runtime": "kubernetes", "with_celery": True, "max_instances": 1}
     shop = rendered({"driver": "asyncpg", **answers})
-    values = {"DATABASE_URL": url, "CELERY_BROKER_URL": redis.url}
+    owner, own = urls_of(shop, new_server)
+    values = {"OWNER_URL": owner, "DATABASE_URL": own, "CELERY_BROKER_URL": redis.url}
     cluster = Cluster(shop, tmp_path, values)
     run(cluster.pod("shop-migrate"))
     return cluster
@@ -111,13 +128,13 @@ def cluster(
 @pytest.mark.parametrize(("number", "is_announced"), [(5, True), (1, False)])
 def test_rollouts_on_kubernetes_lose_no_request(
     cluster: Cluster,
-    server_of: Callable[[str], Server],
+    new_server: Server,
     tmp_path: Path,
     number: int,
     is_announced: bool,  # noqa: FBT001
 ) -> None:
     """Without the preStop, in which the cluster learns of the end, some are lost."""
-    server_of("asyncpg").on(tmp_path.name.lower()).execute(MANY)
+    new_server.on("shop").execute(MANY)
     with balancer(tmp_path, cluster.host) as edge, ExitStack() as stack:
         fleet = Fleet(cluster.pod("shop"), edge, stack, ROWS)
         buy(edge)
@@ -148,20 +165,18 @@ def test_tasks_on_kubernetes_are_run_and_end_in_time(
 
 
 def test_first_deployment_on_cloud_run(
-    rendered: Callable[[Answers], Service],
-    server_of: Callable[[str], Server],
-    url: str,
-    tmp_path: Path,
+    rendered: Callable[[Answers], Service], new_server: Server, tmp_path: Path
 ) -> None:
     """And the next one: the old instance is ended when no more requests are sent."""
     shop = rendered({"driver": "asyncpg", "runtime": "cloud_run"})
-    secrets = {"shop-database-url": url, "shop-migrate-database-url": url}
+    owner, own = urls_of(shop, new_server)
+    secrets = {"shop-database-url": own, "shop-migrate-database-url": owner}
     job, service = (
         Deployed(shop, manifests.on_cloud_run(shop.folder, file, secrets))
         for file in ("cloud-run-migrate.yaml", "cloud-run.yaml")
     )
     run(job)
-    server_of("asyncpg").on(tmp_path.name.lower()).execute(MANY)
+    new_server.on("shop").execute(MANY)
     host = "shop-123.europe-west1.run.app"
     with balancer(tmp_path, host) as edge, ExitStack() as stack:
         fleet = Fleet(service, edge, stack, ROWS)
@@ -174,14 +189,14 @@ def test_first_deployment_on_cloud_run(
 
 
 def test_first_deployment_on_lambda(
-    rendered: Callable[[Answers], Service], url: str, tmp_path: Path
+    rendered: Callable[[Answers], Service], new_server: Server, tmp_path: Path
 ) -> None:
     """The adapter starts `run.sh`, and passes requests on to its port."""
     shop = rendered({"driver": "asyncpg", "runtime": "lambda"})
-    parameters = {"DatabaseUrl": url}
-    service, migration = (
-        manifests.on_lambda(shop.folder, name, parameters)
-        for name in ("Service", "Migration")
+    urls = urls_of(shop, new_server)
+    migration, service = (
+        manifests.on_lambda(shop.folder, name, {"DatabaseUrl": url})
+        for name, url in zip(("Migration", "Service"), urls, strict=True)
     )
     module, function = migration.command[0].split(".")
     call = f"import {module}; {module}.{function}({{}}, None)"
