@@ -26,8 +26,8 @@ def test_traced_service_passes_its_tests(
 ) -> None:
     variables = {"DATABASE_URL": server_of(driver).url} if driver in NETWORKED else {}
     shop = rendered({"driver": driver, "with_tracing": True})
-    names = ("test_tracing.py", "test_sessions.py", "test_orders.py", "test_pool.py")
-    done = run_tests(shop, *names, **variables)
+    names = ("tracing", "imports", "sessions", "orders", "pool", "logs")
+    done = run_tests(shop, *(f"test_{name}.py" for name in names), **variables)
 
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout
