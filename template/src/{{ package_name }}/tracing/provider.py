@@ -47,13 +47,14 @@ class CountingExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
+        self._reasons.first = ""
         result = self._exporter.export(spans)
         is_failing = result is not SpanExportResult.SUCCESS
         if is_failing:
             DROPPED.labels("export failed").inc(len(spans))
         if is_failing and not self._is_failing:
             text = "spans cannot be exported and are dropped: %s"
-            logger.warning(text, self._reasons.last)
+            logger.warning(text, self._reasons.first)
         self._is_failing = is_failing
         rejected, self.rejected = self.rejected, 0
         if rejected:
@@ -85,12 +86,12 @@ class Processor(BatchSpanProcessor):
 
 
 class Reasons(logging.Handler):
-    """Keeps the last line of the exporter: its result does not say why it failed."""
+    """Keeps the first line of an export: its result does not say why it failed."""
 
-    last = "no reason is known"
+    first = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.last = _without_url(record.getMessage())
+        self.first = self.first or _without_url(record.getMessage())
 
 
 @cache
