@@ -89,7 +89,7 @@ def replicas(shop: Workshop, effort: Effort) -> list[Row]:
 
 def tasks(shop: Workshop, effort: Effort) -> list[Row]:
     """Tasks a second of a worker with two processes."""
-    project, numbers = everything(shop), effort.numbers(3, 500)
+    project, numbers = everything(shop), effort.numbers(2, 500)
     with (
         TemporaryDirectory(dir="/tmp") as folder,
         Redis(Path(folder) / "redis") as redis,

@@ -51,6 +51,7 @@ def drivers(shop: Workshop, effort: Effort) -> list[Row]:
     cells = {
         name: Cell(requests, seconds=effort.seconds / 2)
         for name, requests in WORKLOADS.items()
+        if len(requests) == 1
     }
     rows = []
     for driver in ("psycopg", "aiomysql", "asyncmy"):
@@ -95,6 +96,7 @@ def overload(shop: Workshop, effort: Effort) -> list[Row]:
         )
         for manner in ("rude", "polite")
         for number in SLOW_CLIENTS
+        if manner == "rude" or number > POOL
     }
     # Servers of its own for each: what waits in a queue would go on in the next cell.
     found = {
@@ -120,7 +122,7 @@ def guards(shop: Workshop, effort: Effort) -> list[Row]:
     """CPU that the queue, the watchdog, validation and metrics add to a read."""
     rows = []
     for driver in ("asyncpg", "psycopg", "aiomysql", "asyncmy"):
-        numbers = effort.numbers(5, 1500)
+        numbers = effort.numbers(5, 800)
         found = json.loads(shop.project(driver).measure("guards", *numbers))
         plain = found["plain pool"]
         added, ping = found["service"] - plain, found["plain pool, pre_ping"] - plain
