@@ -178,6 +178,9 @@ def test_every_fault_is_answered_with_its_class(
     # Nor is one in a traceback, which is a field of a line.
     assert CANARY not in done.stderr, "no value of a parameter belongs there"
     assert CANARY not in json.dumps(report["bodies"])
+    assert len(report["shown"]) == 6
+    assert "database_pool_size" in report["shown"][0]
+    assert CANARY not in json.dumps(report["shown"])
 
 
 class Protection(NamedTuple):

@@ -188,7 +188,7 @@ def test_drivers_have_a_row_for_each_choice() -> None:
 
 
 def test_runtimes_name_their_files() -> None:
-    shared = {"bootstrap.sql", "pgbouncer.ini"}
+    shared = {"bootstrap.sql", "monitoring", "pgbouncer.ini"}
     files = [file for row in table("runtimes").values() for file in row["deploy"]]
     found = (ROOT / "template" / "deploy").iterdir()
 

@@ -259,7 +259,7 @@ def test_lambda_reserves_as_many_functions_as_there_are_connections_for(
         ("container", set()),
         ("kubernetes", {"kubernetes"}),
         ("cloud_run", {"cloud-run.yaml", "cloud-run-migrate.yaml"}),
-        ("lambda", {"template.yaml", "run.sh", "migrate.py"}),
+        ("lambda", {"template.yaml", "run.sh", "start.py", "migrate.py"}),
     ],
 )
 def test_one_runtime_is_described(
@@ -267,8 +267,10 @@ def test_one_runtime_is_described(
 ) -> None:
     project = render(template, tmp_path / "shop", {"runtime": runtime})
 
-    assert {path.name for path in project.glob("deploy/*")} == found
-    assert (project / "deploy").exists() is bool(found)
+    shared = {"bootstrap.sql"}
+    if runtime in {"container", "cloud_run"}:
+        shared |= {"monitoring"}
+    assert {path.name for path in project.glob("deploy/*")} == found | shared
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Only addresses and ports are those of this machine.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,12 +15,13 @@ import yaml
 from sqlalchemy import make_url
 
 from tests.service.test_roles import PASSWORDS, bootstrap
+from tests.service.test_runtimes import beside_migrations
 from tests.support import manifests
 from tests.support.edge import Balancer, balancer
 from tests.support.rendering import Answers
 from tests.support.rollout import NEW, Deployed, Fleet, Load, assert_silent
 from tests.support.servers import SERVERS, Redis, Server
-from tests.support.service import Service, wait_until
+from tests.support.service import PROGRAMS, Service, wait_until
 
 pytestmark = pytest.mark.boot
 
@@ -191,26 +193,31 @@ def test_first_deployment_on_cloud_run(
 def test_first_deployment_on_lambda(
     rendered: Callable[[Answers], Service], new_server: Server, tmp_path: Path
 ) -> None:
-    """The adapter starts `run.sh`, and passes requests on to its port."""
+    """The adapter starts `run.sh`, and passes requests on to its port.
+
+    The configuration of a function names a secret, and has none.
+    """
     shop = rendered({"driver": "asyncpg", "runtime": "lambda"})
-    urls = urls_of(shop, new_server)
+    parameters = {"MigrationSecret": "arn:migration", "Secret": "arn:service"}
+    secrets = {
+        arn: json.dumps({"DATABASE_URL": url})
+        for arn, url in zip(parameters.values(), urls_of(shop, new_server), strict=True)
+    }
+    in_aws = {"PYTHONPATH": str(PROGRAMS / "aws"), "SECRETS": json.dumps(secrets)}
     migration, service = (
-        manifests.on_lambda(shop.folder, name, {"DatabaseUrl": url})
-        for name, url in zip(("Migration", "Service"), urls, strict=True)
+        manifests.on_lambda(shop.folder, name, parameters)
+        for name in ("Migration", "Service")
     )
     module, function = migration.command[0].split(".")
     call = f"import {module}; {module}.{function}({{}}, None)"
     migration.command[:] = ["python", "-c", call]
     service.command[:] = [f"deploy/{service.command[0]}"]
-    # As `make build-Migration` lays them side by side.
-    handler = shop.folder / "migrate.py"
-    handler.write_text((shop.folder / "deploy" / "migrate.py").read_text())
-    try:
-        run(Deployed(shop, migration))
-    finally:
-        handler.unlink()
+    shown = f"{migration} {service}"
+    assert not any(each in shown for each in PASSWORDS.values())
+    with beside_migrations(shop):
+        run(Deployed(shop, migration, in_aws))
     host = "abc.execute-api.eu-central-1.amazonaws.com"
     with balancer(tmp_path, host) as edge, ExitStack() as stack:
-        fleet = Fleet(Deployed(shop, service), edge, stack)
+        fleet = Fleet(Deployed(shop, service, in_aws), edge, stack)
         buy(edge)
         fleet.stop()

@@ -22,7 +22,11 @@ from tests.support.service import Service, conversation
 pytestmark = pytest.mark.boot
 
 GOLDEN = ROOT / "tests" / "golden" / "conversation.json"
-PASSWORDS = {"shop_owner": "owner's", "shop": "canary", "shop_reader": "only"}
+PASSWORDS = {
+    "shop_owner": "owner's-canary",
+    "shop": "canary-of-the-service",
+    "shop_reader": "canary-of-the-reader",
+}
 WRONG = "wrong"
 # What the administrator of a cloud has: no superuser, and no SUPER.
 ADMIN = {

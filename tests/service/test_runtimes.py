@@ -1,7 +1,8 @@
 """A service without gunicorn: one process, as Cloud Run and Lambda run it."""
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,23 +49,33 @@ def test_package_of_a_function_holds_the_service_and_its_migrations(
         assert (folder / "run.sh").stat().st_mode & 0o111
         assert (folder / "shop" / "__main__.py").exists()
         assert (folder / "migrate.py").exists()
+        assert (folder / "start.py").exists()
         assert (folder / "migrations" / "env.py").exists()
         assert {"fastapi", "asyncpg"} <= {path.name for path in folder.iterdir()}
         assert not (folder / "pytest").exists()
+
+
+@contextmanager
+def beside_migrations(shop: Service) -> Iterator[None]:
+    """The programs of a function where its package has them."""
+    names = ("migrate.py", "start.py")
+    for name in names:
+        text = (shop.folder / "deploy" / name).read_text()
+        (shop.folder / name).write_text(text)
+    try:
+        yield
+    finally:
+        for name in names:
+            (shop.folder / name).unlink()
 
 
 def test_function_that_migrates_does_so(
     service_on: ServiceOn, database: Callable[[str], dict[str, str]]
 ) -> None:
     shop, variables = service_on("lambda", "asyncpg"), database("asyncpg")
-    # Where the package has it: beside the folder `migrations`.
-    program = (shop.folder / "deploy" / "migrate.py").read_text()
-    (shop.folder / "migrate.py").write_text(program)
-    try:
-        call = "import migrate; migrate.handler({}, None)"
+    call = "import migrate; migrate.handler({}, None)"
+    with beside_migrations(shop):
         done = shop.command("python", "-c", call, **variables)
-    finally:
-        (shop.folder / "migrate.py").unlink()
 
     assert done.returncode == 0, done.stderr
     with shop.running(**variables) as running:

@@ -1,89 +1,90 @@
+{% set database = {"supabase": "postgres", "neon": "neondb"}.get(cloud, package_name) %}
+{% set neon = "\\prompt 'Password of {0}: ' password\nALTER ROLE {0} PASSWORD :'password'; -- Neon takes no hash\n" %}
+{% set ask = neon if cloud == "neon" else "" if has_token else "\\password {0}\n" %}
+{% set others = roles.app ~ (", " ~ roles.reader if with_replicas else "") %}
+{% set has_iam = has_token and cloud.startswith("aws_") %}
 -- The roles of the service, and what each may do. Run it once before the first migration,
 -- as an administrator on the server itself, and again after a change:
 --     psql postgresql://admin@db.example.com/postgres --file=deploy/bootstrap.sql
-{% if cloud == "neon" %}
--- It asks for the password of a role that is new.
-{% elif not has_token %}
--- It asks for the password of a role that is new, and sends the hash of it only. Without a
--- terminal it reads each password twice from the standard input.
+{% if not has_token %}
+-- It asks for the password of a role that is new; without a terminal it reads the standard
+-- input (`\password` twice).
 {% endif %}
 \set ON_ERROR_STOP on
-\set database {{ {"supabase": "postgres", "neon": "neondb"}.get(cloud, package_name) }}
+\set database {{ database }}
 
 SELECT format('CREATE DATABASE %I', :'database')
 WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
 \connect :database
 BEGIN;
-{% set purposes = {
-  "owner": "migrates: its tables are its own.",
-  "app": "serves: reads and writes rows, creates and drops nothing.",
-  "reader": "reads replicas, and writes nothing after one is promoted.",
-} %}
-{% for key, purpose in purposes.items() if key != "reader" or with_replicas %}
-{% set role = roles[key] %}
 
--- {{ role }} {{ purpose }}
-SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{ role }}') AS is_new \gset
+-- {{ roles.owner }} migrates: its tables are its own.
+SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{ roles.owner }}') AS is_new \gset
 \if :is_new
-CREATE ROLE {{ role }} LOGIN;
-{% if cloud == "neon" %}
-\prompt 'Password of {{ role }}: ' password
-ALTER ROLE {{ role }} PASSWORD :'password'; -- Neon rejects a hash
-{% elif not has_token %}
-\password {{ role }}
-{% endif %}
-\endif
-{% endfor %}
-{% set others = roles.app ~ (", " ~ roles.reader if with_replicas else "") %}
-{% if has_token and cloud.startswith("aws_") %}
-
-GRANT rds_iam TO {{ roles.owner }}, {{ others }};
-{% endif %}
-
--- The administrator of a cloud is no superuser, and needs this until the end.
-GRANT {{ roles.owner }}, {{ roles.app }} TO CURRENT_USER;
-{% if with_replicas %}
-SELECT 'REVOKE {{ roles.app }} FROM {{ roles.reader }}'
-WHERE pg_has_role('{{ roles.reader }}', '{{ roles.app }}', 'MEMBER') \gexec
-ALTER ROLE {{ roles.reader }} SET default_transaction_read_only = on;
-{% endif %}
+CREATE ROLE {{ roles.owner }} LOGIN;
+{{ ask.format(roles.owner) }}\endif
+-- The administrator of a cloud is no superuser, and needs these rights until the end.
+GRANT {{ roles.owner }} TO CURRENT_USER;
 SELECT format('GRANT CREATE ON DATABASE %I TO {{ roles.owner }}', :'database') \gexec
-REVOKE CREATE ON SCHEMA public FROM PUBLIC, {{ others }};
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO {{ roles.owner }};
-GRANT USAGE ON SCHEMA public TO {{ others }};
 
--- Schemas and tables that are there, also those that the service has owned so far.
+-- {{ roles.app }} serves: reads and writes rows, creates and drops nothing. What it has owned
+-- so far is the owner's.
+SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{ roles.app }}') AS is_new \gset
+\if :is_new
+CREATE ROLE {{ roles.app }} LOGIN;
+{{ ask.format(roles.app) }}\endif
+GRANT {{ roles.app }} TO CURRENT_USER;
 REASSIGN OWNED BY {{ roles.app }} TO {{ roles.owner }};
-SELECT format('GRANT USAGE ON SCHEMA %I TO {{ others }}', nspname)
+REVOKE CREATE ON SCHEMA public FROM {{ roles.app }};
+GRANT USAGE ON SCHEMA public TO {{ roles.app }};
+SELECT format('GRANT USAGE ON SCHEMA %I TO {{ roles.app }}', nspname)
 FROM pg_namespace WHERE nspowner = '{{ roles.owner }}'::regrole \gexec
 SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO {{ roles.app }}', oid::regclass)
 FROM pg_class WHERE relowner = '{{ roles.owner }}'::regrole AND relkind IN ('r', 'p', 'v', 'm') \gexec
 SELECT format('GRANT USAGE, SELECT, UPDATE ON SEQUENCE %s TO {{ roles.app }}', oid::regclass)
 FROM pg_class WHERE relowner = '{{ roles.owner }}'::regrole AND relkind = 'S' \gexec
-{% if with_replicas %}
-SELECT format('GRANT SELECT ON %s TO {{ roles.reader }}', oid::regclass)
-FROM pg_class WHERE relowner = '{{ roles.owner }}'::regrole AND relkind IN ('r', 'p', 'v', 'm') \gexec
-{% endif %}
-
 -- Those of later migrations.
-ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }} GRANT USAGE ON SCHEMAS TO {{ others }};
+ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }} GRANT USAGE ON SCHEMAS TO {{ roles.app }};
 ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }}
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {{ roles.app }};
 ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }}
     GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO {{ roles.app }};
 {% if with_replicas %}
+
+-- {{ roles.reader }} reads replicas, and writes nothing after one is promoted.
+SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{ roles.reader }}') AS is_new \gset
+\if :is_new
+CREATE ROLE {{ roles.reader }} LOGIN;
+{{ ask.format(roles.reader) }}\endif
+SELECT 'REVOKE {{ roles.app }} FROM {{ roles.reader }}'
+WHERE pg_has_role('{{ roles.reader }}', '{{ roles.app }}', 'MEMBER') \gexec
+ALTER ROLE {{ roles.reader }} SET default_transaction_read_only = on;
+REVOKE CREATE ON SCHEMA public FROM {{ roles.reader }};
+GRANT USAGE ON SCHEMA public TO {{ roles.reader }};
+SELECT format('GRANT USAGE ON SCHEMA %I TO {{ roles.reader }}', nspname)
+FROM pg_namespace WHERE nspowner = '{{ roles.owner }}'::regrole \gexec
+SELECT format('GRANT SELECT ON %s TO {{ roles.reader }}', oid::regclass)
+FROM pg_class WHERE relowner = '{{ roles.owner }}'::regrole AND relkind IN ('r', 'p', 'v', 'm') \gexec
+ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }} GRANT USAGE ON SCHEMAS TO {{ roles.reader }};
 ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }} GRANT SELECT ON TABLES TO {{ roles.reader }};
+{% endif %}
+{% if has_iam %}
+
+GRANT rds_iam TO {{ roles.owner }}, {{ others }};
 {% endif %}
 {% if has_role_limits %}
 
 -- {{ server.poolers[pooler].name }} does not let a session set its timeouts. These are the defaults of
 -- DATABASE_LOCK_TIMEOUT_SECONDS and so on: change both or none. An open session keeps its own.
-{% for role in others.split(", ") %}
-ALTER ROLE {{ role }} SET lock_timeout = '2s';
-ALTER ROLE {{ role }} SET statement_timeout = '5s';
-ALTER ROLE {{ role }} SET idle_in_transaction_session_timeout = '10s';
-ALTER ROLE {{ role }} SET timezone = 'UTC';
-{% endfor %}
+SELECT format('ALTER ROLE %I SET %s = %L', role, name, value)
+FROM unnest('{{ "{" ~ others ~ "}" }}'::text[]) AS role, (VALUES
+    ('lock_timeout', '2s'),
+    ('statement_timeout', '5s'),
+    ('idle_in_transaction_session_timeout', '10s'),
+    ('timezone', 'UTC')
+) AS limits (name, value) \gexec
 {% endif %}
 
 REVOKE {{ roles.owner }}, {{ roles.app }} FROM CURRENT_USER;

@@ -5,7 +5,8 @@ from urllib.parse import unquote
 
 from pydantic import SecretStr
 
-from .environment import EnvironmentSettings, read_secret
+from .environment import SECRETS, EnvironmentSettings
+from .secret_file import read_secret
 
 URL, PASSWORD = "DATABASE_URL", "DATABASE_PASSWORD"
 IN_URL = re.compile(r"://[^:@/?#]*:([^@/?#]*)@(?=([^/?#]*))")
@@ -21,11 +22,11 @@ class Credentials(EnvironmentSettings):
 
         The URLs of several replicas are in one file.
         """
-        found = IN_URL.findall(read_secret(variable))
+        found = IN_URL.findall(read_secret(SECRETS, variable))
         found.sort(key=lambda each: self.database_host not in re.split("[,:]", each[1]))
         for password, _ in found:
             return unquote(password)
-        if variable == URL and (text := read_secret(PASSWORD)):
+        if variable == URL and (text := read_secret(SECRETS, PASSWORD)):
             return text
         known = self.database_password
         return known.get_secret_value() if known else None

@@ -12,8 +12,12 @@ from importlib import import_module
 from time import monotonic
 
 import uvloop
-from rows import BODIES, ROWS, SERVERS, current, laboratory
+from prometheus_client import generate_latest
+from pydantic import SecretStr
+from rows import BODIES, CANARY, ROWS, SERVERS, SETTINGS, current, laboratory
 from shop.db.config.backend import DRIVER
+from shop.db.engine.create import create_engine
+from shop.main import create_app
 from shop.web.logs import configure_logging
 
 for module in ("connects", "constraints", "losses", "waits"):
@@ -34,6 +38,22 @@ async def provoke(name, laboratory):
         return answers, round(monotonic() - began, 1)
 
 
+def shown():
+    """What others may read of this process: metrics, API document, representations."""
+    changes = {"database_password": SecretStr(CANARY)} if DRIVER in SERVERS else {}
+    settings = SETTINGS.model_copy(update=changes)
+    objects = [
+        settings,
+        vars(settings),
+        create_engine(settings.server, settings.limits),
+    ]
+    return [
+        generate_latest().decode(),
+        json.dumps(create_app(settings).openapi()),
+        *(f"{each} {each!r}" for each in (*objects, settings.server)),
+    ]
+
+
 async def main():
     configure_logging("INFO")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs what we ask
@@ -45,6 +65,7 @@ async def main():
         "answers": {name: answers for name, (answers, _) in outcomes.items()},
         "seconds": {name: seconds for name, (_, seconds) in outcomes.items()},
         "bodies": BODIES,
+        "shown": shown(),
     }
     print(json.dumps(report))
 

@@ -3,7 +3,8 @@
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError
 
-from ..db.config.environment import read_secret
+from ..db.config.environment import SECRETS
+from ..db.config.secret_file import read_secret
 from ..db.config.url import split_url
 
 BROKER_URL = "CELERY_BROKER_URL"
@@ -14,7 +15,7 @@ class BrokerCredentials(CredentialProvider):
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         try:
-            parts = split_url(read_secret(BROKER_URL), "a URL")
+            parts = split_url(read_secret(SECRETS, BROKER_URL), "a URL")
         except ValueError as error:  # a file that is replaced right now
             raise AuthenticationError(f"{BROKER_URL} {error}") from None
         user, password = parts["user"], parts["password"]
@@ -23,7 +24,7 @@ class BrokerCredentials(CredentialProvider):
 
 def with_credentials(url: str, package: str) -> str:
     """The URL by which Celery asks for them, if they are in a file."""
-    text = read_secret(BROKER_URL)
+    text = read_secret(SECRETS, BROKER_URL)
     if not text or not split_url(text, "")["password"]:
         return url
     return f"{url}?credential_provider={package}.worker.credentials:BrokerCredentials"

@@ -1,9 +1,6 @@
 """Settings from environment variables; a wrong one ends the process in one sentence."""
 
 import os
-{% if has_server and (not has_token or with_celery) %}
-from contextlib import suppress
-{% endif %}
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,19 +33,6 @@ class EnvironmentSettings(BaseSettings):
             raise SystemExit("\n".join(map(_format_error, error.errors()))) from None
 
 
-{% if has_server and (not has_token or with_celery) %}
-def read_secret(variable: str) -> str:
-    """The file of a variable as it is now; empty where the environment has it."""
-    if any(name.upper() == variable for name, text in os.environ.items() if text):
-        return ""
-    with suppress(OSError):  # no folder, or a file that is replaced right now
-        for path in SECRETS.iterdir():
-            if path.name.upper() == variable:
-                return path.read_text().strip()
-    return ""
-
-
-{% endif %}
 def positive_number(variable: str, default: int) -> int:
     """The value of a variable that is no field; SystemExit names a wrong one."""
     text = os.environ.get(variable) or str(default)
