@@ -53,7 +53,11 @@ def test_wrong_endpoint_costs_no_request_and_one_warning(
     shop = rendered({"driver": "aiosqlite", "with_tracing": True})
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1] if endpoint == "silent" else free_port()
-        url = "nowhere" if endpoint == "no URL" else f"http://127.0.0.1:{port}?key=s3t"
+        url = (
+            "nowhere?key=s3t"
+            if endpoint == "no URL"
+            else f"http://127.0.0.1:{port}?key=s3t"
+        )
         variables = database("aiosqlite") | QUICK | changes
         variables |= {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "WEB_CONCURRENCY": "1"}
         shop.make("migrate", **variables)

@@ -151,5 +151,4 @@ def _is_wanted() -> bool:
 
 def _without_url(text: str) -> str:
     """A URL may contain a token."""
-    text = re.sub(r"(with url: )\S+", r"\1...", text)
-    return re.sub(r"(https?://)\S+", r"\1...", text)[:300]
+    return re.sub(r"(with url: |Invalid URL |https?://)\S+", r"\1...", text)[:300]
