@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -178,6 +179,94 @@ def test_migrations_at_once_killed_and_in_use(
     assert report["found"] == EXPECTED | in_use(dialect)
 
 
+OWN_OPTIONS = """
+SCHEMAS = ["others"]
+
+
+def compare_type(inspected: Any, declared: Any) -> bool | None:
+    return False if declared.name == "grams" else None
+
+
+def compare_server_default(inspected: Any, declared: Any) -> bool | None:
+    return False if declared.name == "grams" else None
+
+
+def render_item(kind: str, item: Any, context: Any) -> Any:
+    if kind == "type" and getattr(item, "length", None) == 77:
+        context.imports.add("from sqlalchemy import String as Text77")
+        return "Text77(77)"
+    return False
+"""
+PARCEL = """
+
+class Parcel(Base):
+    __tablename__ = "parcels"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(String(77))
+    grams: Mapped[int] = mapped_column({grams})
+"""
+
+
+def test_hooks_of_the_owner_decide(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    """What is rendered, compared, and in which schemas: each seen to be asked, since
+    without the hooks the differences are found.
+    """
+    shop, variables = copied(service("asyncpg"), tmp_path / "shop"), database("asyncpg")
+    models = shop.folder / "src" / "shop" / "models.py"
+    options = shop.folder / "migrations" / "options.py"
+    before, plain = models.read_text(), options.read_text()
+    own = {"PYTHONPATH": str(shop.folder / "src"), **variables}
+
+    def alembic(*arguments: str) -> str:
+        done = shop.command("alembic", *arguments, **own)
+        assert done.returncode == 0 or arguments == ("check",), done.stderr
+        return done.stdout + done.stderr
+
+    options.write_text(plain + OWN_OPTIONS)
+    models.write_text(before + PARCEL.format(grams='Integer, server_default="1"'))
+    alembic("upgrade", "head")
+    alembic("revision", "--autogenerate", "--message=Parcels")
+    (path,) = (shop.folder / "migrations" / "versions").glob("*_parcels.py")
+    alembic("upgrade", "head")
+    execute(variables, "CREATE SCHEMA others; CREATE TABLE others.any (id int)")
+    models.write_text(before + PARCEL.format(grams='BigInteger, server_default="2"'))
+    asked = alembic("check")
+    options.write_text(plain)
+    not_asked = alembic("check")
+
+    assert "import String as Text77" in path.read_text()
+    assert "Text77(77)" in path.read_text()
+    assert "others.any" in asked
+    assert "grams" not in asked
+    assert "modify_type" in not_asked
+    assert "modify_default" in not_asked
+    assert "others" not in not_asked
+
+
+def test_two_heads_are_one_sentence(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    shop = copied(service("aiosqlite"), tmp_path / "shop")
+    for number in (2, 3):
+        path = shop.folder / "migrations" / "versions" / f"000{number}.py"
+        text = REVISION.format(
+            number=number, before=1, upgrade="pass", downgrade="pass"
+        )
+        path.write_text(text)
+    done = shop.command("alembic", "upgrade", "head", **database("aiosqlite"))
+
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "0002 and 0003 are both the newest revision: join them by" in done.stderr
+
+
 # What a program finds if nothing is left to write.
 SETTLED = {
     "written": 1,
@@ -194,6 +283,8 @@ SETTLED = {
     "shrunk and settled": "",
     "shrunk and back": "",
 }
+# What `alembic check` finds of each UUID on MariaDB after printed SQL.
+UNPRINTED = ["type change from CHAR(length=32) to Uuid()"]
 # What comes first in a printed migration.
 LIMITS = {
     "postgresql": "SET lock_timeout = '5s';\n\nSET statement_timeout = '1h';",
@@ -295,5 +386,10 @@ def test_migrations_of_each_kind_of_model_settle(
     execute(empty, report["sql"])
     checked = shop.command("alembic", "check", **own, **empty)
     emptied(driver, on)
+    changes = re.findall(r"\('((?:add|remove|modify)_\w+)'", checked.stdout)
+    found = re.findall(r"Detected (.*) on '[\w.]+'\"", checked.stderr)
     # MariaDB has a type for UUID, which SQL printed without a server cannot use.
-    assert checked.returncode == 0 or on == "mariadb", checked.stderr
+    wanted = UNPRINTED * len(changes) if on == "mariadb" else []
+    assert found == wanted, checked.stderr
+    assert changes == ["modify_type"] * len(wanted), checked.stdout
+    assert bool(checked.returncode) == bool(wanted), checked.stderr
