@@ -180,6 +180,28 @@ PROTECTIONS = {
         "test_streams.py::test_websocket_whose_handler_fails_is_closed_with_a_code",
         drivers=("aiosqlite",),
     ),
+    "bound of a check of the service": Protection(
+        "web/health.py",
+        "async with asyncio.timeout(PROBE_SECONDS):",
+        "if True:",
+        "test_http.py::test_readiness_asks_what_is_the_service_s_own",
+        drivers=("aiosqlite",),
+    ),
+    "connection of a session that has ended": Protection(
+        "db/orm/writes.py",
+        "        connection.close()\n",
+        "",
+        "test_session_ends.py::test_task_that_is_not_awaited_leaves_no_connection_open",
+        drivers=("asyncpg", "aiosqlite"),
+    ),
+    "names of replicas behind one pooler": Protection(
+        "db/replicas/settings.py",
+        'f"{each.name}/{each.database}" if shared[each.name] > 1 else each.name: each',
+        "each.name: each",
+        "test_replicas.py::test_replicas_behind_one_pooler_have_names_of_their_own",
+        drivers=("asyncpg",),
+        answers=REPLICAS,
+    ),
     "turn of a host": Protection(
         "db/replicas/hosts.py",
         "if hosts[0] is first:",

@@ -265,6 +265,16 @@ def test_first_of_several_hosts_is_tried_first(settings: Settings) -> None:
     assert settings.server.others == ()
 
 
+def test_replicas_behind_one_pooler_have_names_of_their_own(settings: Settings) -> None:
+    """One name for two would be one label of their metrics, and one of them unused."""
+    urls = ("pooler:7/one", "pooler:7/two", "other:7/one")
+    listed = ",".join(f"{SCHEMES[0]}://user@{each}" for each in urls)
+
+    found = settings.load(database_replica_urls=listed).replicas
+
+    assert [*found] == ["pooler:7/one", "pooler:7/two", "other:7"]
+
+
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [

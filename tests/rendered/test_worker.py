@@ -84,6 +84,28 @@ def configured(settings: Settings) -> None:
         configure(settings)
 
 
+def test_worker_whose_budget_does_not_fit_is_not_started(settings: Settings) -> None:
+    """With DATABASE_BUDGET_CHECK=refuse, as the service."""
+    changes = {
+        "CELERY_METRICS_PORT": "0",
+        "DATABASE_BUDGET_CHECK": "refuse",
+        "DATABASE_POOL_SIZE": "1000000",
+    }
+    assert settings.database_pool_size < 1000
+    done = subprocess.run(
+        [sys.executable, "-m", "shop.worker", "worker"],
+        env={**os.environ, **changes},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 3
+    assert "connection budget: " in done.stdout + done.stderr
+
+
 async def test_task_runs_with_the_id_of_the_request(
     app: FastAPI, serve: Any, worker: Worker
 ) -> None:
