@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -46,6 +47,7 @@ def main() -> None:
     names = arguments.part or list(PARTS)
     effort = QUICK if arguments.quick else FULL
     rows: list[Row] = []
+    failed: list[str] = []
     began = perf_counter()
     with (
         tempfile.TemporaryDirectory(dir="/tmp") as folder,
@@ -53,11 +55,17 @@ def main() -> None:
     ):
         for name in names:
             started = perf_counter()
-            rows += PARTS[name](shop, effort)
+            try:
+                rows += PARTS[name](shop, effort)
+            except (RuntimeError, OSError, ValueError) as error:
+                failed.append(name)  # the others are worth their time
+                print(f"{name} failed: {error}", file=sys.stderr)
             print(f"[{name}: {perf_counter() - started:.0f} s]", flush=True)
     print(f"[all: {perf_counter() - began:.0f} s]\n\n{as_markdown(rows)}")
     if arguments.docs:
         write(arguments.docs, rows)
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 def parse() -> argparse.Namespace:
