@@ -87,6 +87,19 @@ def test_pod_is_given_the_time_that_it_takes_to_stop(
     assert pause + int(drain) < pod["terminationGracePeriodSeconds"] == 45
 
 
+def test_containers_of_compose_are_given_the_time_of_pods(
+    template: Path, tmp_path: Path
+) -> None:
+    answers = {"runtime": "kubernetes", "with_celery": True}
+    found = pods(in_cluster(template, tmp_path, answers))
+
+    text = (tmp_path / "shop" / "compose.yaml").read_text()
+    services = yaml.safe_load(text)["services"]
+    for name, pod in (("service", "shop"), ("worker", "shop-worker")):
+        seconds = found[pod]["terminationGracePeriodSeconds"]
+        assert services[name]["stop_grace_period"] == f"{seconds}s"
+
+
 @pytest.mark.parametrize(("workers", "autoscaled"), [(2, False), (3, True)])
 def test_worker_is_given_the_time_that_it_takes_to_stop(
     template: Path,
