@@ -1,5 +1,6 @@
 """A password in a file that changes is used at the next connect, without a restart."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote_plus
@@ -112,6 +113,37 @@ def test_service_that_keeps_the_password_of_its_start_serves_no_more(
     secrets = Secrets(shop, tmp_path)
     secrets.keep()
     rotate(shop, server, secrets, is_out)
+
+
+def test_each_server_has_the_password_of_its_own_url(
+    routed: Callable[[str], Service], tmp_path: Path
+) -> None:
+    """A variable comes before a file of its name, and a URL without one has that of
+    DATABASE_URL.
+    """
+    shop = routed("asyncpg")
+    secrets = Secrets(shop, tmp_path)
+    urls = "//reader:first-10@db10,//reader:first-1@db1,//db2"
+    replicas = secrets.folder / "DATABASE_REPLICA_URLS"
+    replicas.write_text(urls.replace("//", "postgresql://"))
+    own = secrets.folder / "database_password"
+    own.write_text("first-own")
+    name = {"DATABASE_USER": "app", "DATABASE_HOST": "db0", "DATABASE_NAME": "shop"}
+
+    def passwords(file: Path, **variables: str) -> list[str]:
+        variables |= {"PYTHONPATH": secrets.source} | name
+        done = shop.program("rotated_passwords", str(file), **variables)
+        assert done.returncode == 0, done.stderr
+        found: list[str] = json.loads(done.stdout)
+        return found
+
+    kept = passwords(own, DATABASE_PASSWORD="kept")  # noqa: S106
+    assert kept == ["kept", "first-10", "first-1", "kept"]
+    own.write_text("first-own")
+    changed = passwords(own)
+    assert changed == ["second-own", "first-10", "first-1", "second-own"]
+    changed = passwords(replicas)
+    assert changed == ["second-own", "second-10", "second-1", "second-own"]
 
 
 @pytest.mark.parametrize("is_read", [True, False])
