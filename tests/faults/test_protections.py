@@ -191,8 +191,8 @@ PROTECTIONS = {
         "db/orm/writes.py",
         "        connection.close()\n",
         "",
-        "test_session_ends.py::test_task_that_is_not_awaited_leaves_no_connection_open",
-        drivers=("asyncpg", "aiosqlite"),
+        "test_session_ends.py::test_connection_that_a_task_gets_after_the_end_is_returned",
+        drivers=("aiomysql", "aiosqlite"),
     ),
     "names of replicas behind one pooler": Protection(
         "db/replicas/settings.py",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -190,6 +191,26 @@ async def test_task_that_is_not_awaited_leaves_no_connection_open(
     assert checked_out(database) == 0
     async with database.write() as session:
         await session.execute(insert(PROBES).values(id=1000))
+
+
+async def test_connection_that_a_task_gets_after_the_end_is_returned(
+    database: Database,
+) -> None:
+    """Whenever the session ends: within the connect, BEGIN or the statement."""
+    tasks: list[asyncio.Task[Any]] = []
+    outcomes: list[Any] = []  # an error keeps its frames, and what is in them
+
+    async def use(steps: int) -> None:
+        async with database.write() as session:
+            tasks.append(asyncio.create_task(session.execute(select(ID))))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+
+    for steps in range(40):
+        with suppress(InvalidRequestError):
+            await use(steps)
+        outcomes += await asyncio.gather(tasks[-1], return_exceptions=True)
+        assert checked_out(database) == 0
 
 
 @pytest.mark.parametrize("kind", ["write", "snapshot"])
