@@ -74,7 +74,7 @@ EXTREME = {
     "workers_per_instance": 1,
 }
 # What tasks add, to any class of renderings.
-OF_TASKS = ("models.py", "payments.py", "tasks.py", "worker/")
+OF_TASKS = ("models.py", "payments.py", "tasks.py", "tracing/tasks.py", "worker/")
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,8 @@ def tasks_of(answers: Answers) -> tuple[Any, ...]:
     """What decides about the source of tasks, whatever the class of the rest."""
     engine = answers.get("celery_engine")
     replicas = bool(engine and answers.get("with_replicas"))
-    return engine, replicas, answers["driver"] != "aiosqlite"
+    traced = bool(engine and answers.get("with_tracing"))
+    return engine, replicas, traced, answers["driver"] != "aiosqlite"
 
 
 def class_of(answers: Answers) -> tuple[Any, ...]:

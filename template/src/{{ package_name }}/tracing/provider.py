@@ -24,7 +24,7 @@ PACKAGE = __name__.partition(".")[0]
 SAMPLED = 0.1
 # Spans that wait for the export: 2 KB each.
 MAX_QUEUE = 2048
-# At the end of a process, within the 25 s that gunicorn gives it.
+# At the end of a process, within the seconds that it has to stop.
 FLUSH_SECONDS = 2
 PROTOCOL = "http/protobuf"
 # Their lines, one for each attempt, may have headers, which are secrets.
