@@ -34,8 +34,8 @@ if __name__ == "__main__":
         timeout_graceful_shutdown=7,
     )
     server = uvicorn.Server(config)
-    # uvicorn raises the signal that has ended it once more: the exit code would be that of
-    # a process that was killed.
+    # uvicorn raises the signal that has ended it once more: the exit code would be that
+    # of a process that was killed.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     server.run(sockets)
