@@ -233,6 +233,18 @@ def test_doctor_names_role_and_lag_of_each_replica(
     variables = {"DATABASE_URL": primary, "DATABASE_REPLICA_URLS": ",".join(urls)}
     shop.make("migrate", **variables)
     well = doctor(shop, **variables)
+    if server == "postgresql":
+        cluster.primary.execute("CREATE ROLE reader LOGIN")
+    else:
+        cluster.primary.execute("CREATE USER reader")
+        cluster.primary.execute(f"GRANT SELECT ON `doctor_{driver}`.* TO reader")
+    for each in cluster.replicas:
+        each.catch_up()
+    readers = ",".join(
+        make_url(url).set(username="reader").render_as_string(hide_password=False)
+        for url in urls
+    )
+    reading = doctor(shop, **variables | {"DATABASE_REPLICA_URLS": readers})
     replica.pause()
     cluster.primary.empty("something_new")
     behind = doctor(shop, **variables)
@@ -242,7 +254,11 @@ def test_doctor_names_role_and_lag_of_each_replica(
     wrong = doctor(shop, **variables | {"DATABASE_REPLICA_URLS": primary})
     none = doctor(shop, **variables | {"DATABASE_REPLICA_URLS": ""})
 
+    # The administrator may write there, if it is promoted.
     level, text = well["replicas"]
+    assert level == "warn"
+    assert text.count("may write: log in as the reader") == len(urls)
+    level, text = reading["replicas"]
     assert level == "ok"
     for url in urls:
         here = f"localhost:{make_url(url).port}"
