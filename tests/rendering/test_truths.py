@@ -105,7 +105,7 @@ TRUTHS = [
     constant("For {n} s after a write", "STICKY_PRIMARY_SECONDS", POSITION),
     constant("The {n} s are no", "STICKY_PRIMARY_SECONDS", POSITION),
     constant(
-        "its replication lag: {n} s", "LAG_TOLERANCE_SECONDS", "db/replicas/checks.py"
+        r"its replication lag \({n} s", "LAG_TOLERANCE_SECONDS", "db/replicas/checks.py"
     ),
     # Tasks.
     constant("it waits {n} s at most, and", "PUBLISH_SECONDS", APP),
@@ -289,7 +289,7 @@ LABELS = {
     "fallbacks": Label(
         r"^\| `database_replica_fallbacks_total` \|.*?`reason`: (.*?) \|",
         "db/replicas/router.py",
-        r'_move\(\w+, "(\w+)"|"(\w+)" if ready else|(?<=ready else ")([\w ]+)"',
+        r'_move\(\w+, "(\w+)"|"(\w+)" if ready or|(?<=\(goal\) else ")([\w ]+)"',
     ),
     "bans": Label(
         r"^`replica db3:5432 banned .*? in brackets: (.*?)\.$",
