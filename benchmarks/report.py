@@ -44,6 +44,13 @@ class Row:
             f"{rates['ours'] / rates[contender]:.2f}x" if rates.get(contender) else ""
         )
 
+    def cpu_to(self, contender: str) -> str:
+        """How many times as much CPU another contender takes for a request."""
+        if {"ours", contender} - self.contenders.keys():
+            return ""
+        ours, other = (self.contenders[each].get("cpu") for each in ("ours", contender))
+        return f"{other / ours:.2f}x" if ours and other else ""
+
     def cells(self) -> tuple[str, ...]:
         ours = self.contenders.get("ours", {})
         numbers = [
@@ -62,13 +69,14 @@ class Row:
         return (
             *(self.setting, self.workload, *numbers),
             *(self.to(rival) for rival in CONTENDERS[1:]),
+            self.cpu_to("articles"),
             *(f"{self.value:.4g} {self.unit}", str(self.target or ""), result),
         )
 
 
 HEAD = (
     *("setting", "workload", "req/s", "503/s", "CPU us", "p50 ms", "p99 ms"),
-    *("to articles", "to FastAPI + Core", "to bare driver"),
+    *("to articles", "to FastAPI + Core", "to bare driver", "CPU of articles"),
     *("value", "target", "result"),
 )
 
