@@ -18,19 +18,6 @@ SERVER_ID_QUERY = "SELECT CONCAT(@@hostname, ':', @@port)"
 SESSION_ID_QUERY = "SELECT CONNECTION_ID()"
 SERVER_TIME_QUERY = "SELECT UNIX_TIMESTAMP(SYSDATE(6))"
 PRIMARY_QUERY = "SELECT NOT (@@read_only OR @@innodb_read_only)"
-# What the user may do with the tables of the database.
-ROLE_QUERY = """
-SELECT CURRENT_USER() AS name,
-    COALESCE(MAX(privilege_type IN ('CREATE', 'ALTER', 'DROP')), 0) AS creates,
-    COALESCE(MAX(privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'DROP')), 0) AS writes
-FROM (
-    SELECT grantee, privilege_type FROM information_schema.user_privileges
-    UNION ALL
-    SELECT grantee, privilege_type FROM information_schema.schema_privileges
-    WHERE DATABASE() LIKE table_schema
-) AS privileges
-WHERE REPLACE(grantee, '''', '') = CURRENT_USER()
-"""
 CONNECTION_LIMIT_QUERY = """
 SELECT @@max_connections AS most, 'max_connections' AS name
 UNION SELECT @@max_user_connections, 'max_user_connections' FROM DUAL
@@ -82,20 +69,6 @@ MIGRATION_LIMITS = (
     "SET innodb_lock_wait_timeout=5, lock_wait_timeout=5"
     " /*M! , max_statement_time=3600, idle_transaction_timeout=3600 */"
     " /*!80000 , max_execution_time=3600000 */",
-)
-
-# Whether SQL lacks the FOR UPDATE of its statement.
-OMITS_LOCKS = False
-# What is no SQL: names and texts in quotes, comments; what is in /*! */ is executed.
-# And what locks, writes or keeps state, though it is a part of a SELECT.
-QUOTED = (
-    r"""`(?:[^`]|``)*`|'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|/\*(?![!M]).*?\*/"""
-    r"""|--\s[^\n]*|\#[^\n]*"""
-)
-STATEFUL = (
-    r"/\*|:=|\bLOCK\s+IN\s+SHARE\s+MODE\b|\bNEXT\s+VALUE\s+FOR\b"
-    r"|\b(GET_LOCK|RELEASE_(ALL_)?LOCKS?|LOAD_FILE|NEXTVAL|SETVAL"
-    r"|service_(get|release)\w*_locks?)\s*\("
 )
 
 

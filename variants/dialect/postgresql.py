@@ -15,18 +15,6 @@ SERVER_ID_QUERY = "SELECT pg_postmaster_start_time()"
 SESSION_ID_QUERY = "SELECT pg_backend_pid()"
 SERVER_TIME_QUERY = "SELECT extract(epoch FROM clock_timestamp())"
 PRIMARY_QUERY = "SELECT NOT pg_is_in_recovery()"
-# What the role may do with the tables that it sees.
-ROLE_QUERY = """
-WITH tables AS (
-    SELECT oid, relowner FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace =
-        (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
-)
-SELECT current_user AS name,
-    EXISTS (SELECT FROM tables WHERE pg_has_role(relowner, 'USAGE'))
-    OR coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS creates,
-    EXISTS (SELECT FROM tables WHERE has_table_privilege(oid, 'INSERT, UPDATE, DELETE'))
-    AS writes
-"""
 CONNECTION_LIMIT_QUERY = """
 SELECT sum(setting::int * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END) AS most,
     'max_connections' AS name FROM pg_settings
@@ -67,21 +55,6 @@ MIGRATION_LIMITS = (
     "SET lock_timeout = '5s'",
     "SET statement_timeout = '1h'",
     "SET idle_in_transaction_session_timeout = '1h'",
-)
-
-# Whether SQL lacks the FOR UPDATE of its statement.
-OMITS_LOCKS = False
-# What is no SQL: names and texts in quotes, comments. And the functions that lock,
-# write or keep state, though a SELECT calls them.
-QUOTED = (
-    r""""(?:[^"]|"")*"|\be'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'"""
-    r"""|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/"""
-)
-STATEFUL = (
-    r"\b(set_config|setseed|set_limit|nextval|setval|dblink\w*|lo_\w+|pg_notify"
-    r"|pg_(try_)?advisory\w*|pg_(terminate|cancel)_backend|pg_stat_reset\w*"
-    r"|pg_(create|drop|copy|replication|logical|wal|backup|file|switch)_\w+"
-    r"|pg_(reload_conf|rotate_logfile|promote|import_system_collations))\s*\("
 )
 SETTING = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*", re.IGNORECASE | re.ASCII)
 

@@ -10,11 +10,11 @@ from ..config.server import is_local, is_socket
 from ..config.settings import ConnectionSettings
 from ..engine.dialect import (
     CONNECTION_LIMIT_QUERY,
-    ROLE_QUERY,
     SERVER_TIME_QUERY,
     SESSION_ID_QUERY,
 )
 from .report import Check, CheckResult
+from .role import ROLE_QUERY
 
 
 async def encryption(_: AsyncConnection, settings: ConnectionSettings) -> CheckResult:

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..config.limits import Limits
 from ..config.server import Server
+from ..doctor.role import ROLE_QUERY
 from ..engine.create import create_unpooled_engine
-from ..engine.dialect import ROLE_QUERY
 from ..errors import safe_message
 from .position import HEALTH_QUERY, commit_position, replay_position
 from .settings import ReplicaSettings
