@@ -22,7 +22,7 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         dir="/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
     )
 
-from prometheus_client import values
+from prometheus_client import Counter, values
 from prometheus_client.multiprocess import mark_process_dead
 
 
@@ -35,6 +35,12 @@ def place(pid: int) -> str:
 # A file for each place of a worker, not for each process: the successor of a worker
 # goes on with its counters, so the number of files stays the same.
 values.ValueClass = values.MultiProcessValue(lambda: place(os.getpid()))
+# A reload reads this file again, and a registry rejects a second metric of one name.
+ENDED = Counter(
+    "gunicorn_workers_ended_total",
+    "Workers that ended before their instance.",
+    registry=None,
+)
 
 from smallest.db.budget import WORKERS
 from smallest.db.engine.create import drop_inherited_connections
@@ -105,6 +111,7 @@ def post_fork(server: object, worker: Any) -> None:
 
 def child_exit(server: object, worker: Any) -> None:
     """The gauges of a worker end with it, however it ended."""
+    ENDED.inc()
     mark_process_dead(worker.place)
 
 

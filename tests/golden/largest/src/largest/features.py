@@ -5,9 +5,13 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.telemetry import TelemetryConfig
 
 from .db.features import DatabaseSettings
 from .db.replicas.watermark import READ_AFTER
+from .tracing.context import log_trace_id
+from .tracing.http import TraceRequests
+from .tracing.tasks import TRACE_CONTEXT, trace_tasks
 from .web.logs import REQUEST_ID
 from .web.metrics import MetricsPort, MetricsSettings
 from .web.metrics import router as metrics
@@ -26,11 +30,15 @@ class ServiceSettings(WorkerSettings, MetricsSettings, WebSettings, DatabaseSett
 
 PROJECT = "largest"
 # Around that of api.py, and inside of it.
-MIDDLEWARE: list[Any] = [ReadYourWrites, MetricsPort]
+MIDDLEWARE: list[Any] = [TraceRequests, ReadYourWrites, MetricsPort]
 INNER_MIDDLEWARE: list[Any] = [Overload]
 OBSERVERS: list[Observer] = [RequestMetrics()]
 ROUTERS: list[APIRouter] = [metrics]
 # Called at the start of each process, with its settings.
 CONFIGURE: list[Callable[[ServiceSettings], None]] = [
-    partial(configure, carried=[REQUEST_ID, READ_AFTER])
+    partial(configure, carried=[REQUEST_ID, READ_AFTER, TRACE_CONTEXT]),
+    log_trace_id,
+    trace_tasks,
 ]
+# FastAPI would make a second span of each request.
+TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}

@@ -2,10 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 
 from fastapi import FastAPI
-from fastapi.telemetry import TelemetryConfig
 from starlette.middleware import Middleware
 
 from . import api
@@ -17,6 +15,7 @@ from .features import (
     OBSERVERS,
     PROJECT,
     ROUTERS,
+    TELEMETRY,
 )
 from .settings import Settings
 from .web import health
@@ -26,11 +25,6 @@ from .web.logs import configure_logging
 from .web.middleware import default_middleware
 from .web.openapi import DocumentedApp
 from .web.routes import RouteTable
-
-# Without the SDK there is no provider: FastAPI would ask for one at each request.
-TELEMETRY: TelemetryConfig = {}
-if not find_spec("opentelemetry.sdk"):
-    TELEMETRY = {"tracing": False, "metrics": False, "logs": False}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

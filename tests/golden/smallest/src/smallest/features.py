@@ -1,9 +1,11 @@
 """The parts of this service, generated from its answers by `make update`."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from fastapi import APIRouter
+from fastapi.telemetry import TelemetryConfig
 
 from .db.features import DatabaseSettings
 from .web.metrics import MetricsPort, MetricsSettings
@@ -26,3 +28,7 @@ OBSERVERS: list[Observer] = [RequestMetrics()]
 ROUTERS: list[APIRouter] = [metrics]
 # Called at the start of each process, with its settings.
 CONFIGURE: list[Callable[[ServiceSettings], None]] = []
+# Without the SDK there is no provider: FastAPI would ask for one at each request.
+TELEMETRY: TelemetryConfig = {}
+if not find_spec("opentelemetry.sdk"):
+    TELEMETRY = {"tracing": False, "metrics": False, "logs": False}

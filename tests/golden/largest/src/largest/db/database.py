@@ -87,7 +87,7 @@ class Database:
         `settings` of the server end with it: {"app.tenant": "acme"} is what
         `current_setting('app.tenant')` returns in a policy of row level security.
         """
-        session = AsyncSession(
+        session = WriteSession(
             self.writes,
             sync_session_class=WriteOrmSession,
             expire_on_commit=False,

@@ -13,11 +13,19 @@ from .replicas.failover import watch_primary
 from .replicas.hosts import connect_to_primary
 from .replicas.open import open_replica_router
 from .replicas.settings import ReplicaSettings
+from .tracing.engine import trace_engine
+from .tracing.replicas import trace_router
+from .tracing.validation import trace_validation
 
 
 class DatabaseSettings(ReplicaSettings, PoolerSettings, ConnectionSettings):
     """All DATABASE_* variables, and what the add-ons do."""
 
-    hooks: ClassVar[Sequence[Hook]] = [connect_to_primary, watch_primary]
+    hooks: ClassVar[Sequence[Hook]] = [
+        trace_engine,
+        connect_to_primary,
+        watch_primary,
+        trace_validation,
+    ]
     checks: ClassVar[Mapping[str, Check]] = {**POOLER_CHECKS, **REPLICA_CHECKS}
-    open_router = staticmethod(open_replica_router)
+    open_router = staticmethod(trace_router(open_replica_router))

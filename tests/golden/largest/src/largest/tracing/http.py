@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..db.tracing.spans import TRACER, fail
 from ..web.middleware import PROBES, Exchange
+from ..web.request_metrics import METHODS
 from ..web.routes import EXCHANGE, path_of
 from .context import from_headers
 from .provider import flush, set_up
@@ -52,12 +53,15 @@ class TraceRequests:
 
 def _describe(span: Span, scope: Scope, exchange: Exchange) -> None:
     method, client = scope["method"], scope.get("client")
+    # A client can send any.
+    method = method if method in METHODS else "_OTHER"
     span.set_attribute("http.request.method", method)
     span.set_attribute("http.response.status_code", exchange.status)
     span.set_attribute("url.path", scope["path"])
     span.set_attribute("url.scheme", scope["scheme"])
     if client:
         span.set_attribute("client.address", client[0])
+    span.update_name(method)
     if exchange.route:
         span.update_name(f"{method} {exchange.path}")
         span.set_attribute("http.route", exchange.path)

@@ -24,7 +24,7 @@ PACKAGE = __name__.partition(".")[0]
 SAMPLED = 0.1
 # Spans that wait for the export: 2 KB each.
 MAX_QUEUE = 2048
-# At the end of a process, within the 25 s that gunicorn gives it.
+# At the end of a process, within the seconds that it has to stop.
 FLUSH_SECONDS = 2
 PROTOCOL = "http/protobuf"
 # Their lines, one for each attempt, may have headers, which are secrets.
@@ -47,13 +47,14 @@ class CountingExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
+        self._reasons.first = ""
         result = self._exporter.export(spans)
         is_failing = result is not SpanExportResult.SUCCESS
         if is_failing:
             DROPPED.labels("export failed").inc(len(spans))
         if is_failing and not self._is_failing:
             text = "spans cannot be exported and are dropped: %s"
-            logger.warning(text, self._reasons.last)
+            logger.warning(text, self._reasons.first)
         self._is_failing = is_failing
         rejected, self.rejected = self.rejected, 0
         if rejected:
@@ -85,12 +86,12 @@ class Processor(BatchSpanProcessor):
 
 
 class Reasons(logging.Handler):
-    """Keeps the last line of the exporter: its result does not say why it failed."""
+    """Keeps the first line of an export: its result does not say why it failed."""
 
-    last = "no reason is known"
+    first = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.last = _without_url(record.getMessage())
+        self.first = self.first or _without_url(record.getMessage())
 
 
 @cache
@@ -150,5 +151,4 @@ def _is_wanted() -> bool:
 
 def _without_url(text: str) -> str:
     """A URL may contain a token."""
-    text = re.sub(r"(with url: )\S+", r"\1...", text)
-    return re.sub(r"(https?://)\S+", r"\1...", text)[:300]
+    return re.sub(r"(with url: |Invalid URL |https?://)\S+", r"\1...", text)[:300]

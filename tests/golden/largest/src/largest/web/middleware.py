@@ -35,6 +35,7 @@ class Exchange(RequestBodyLimitResponder):
         self.status = 500
         self.sent = 0  # bytes of the body
         self.has_line = True  # in the log
+        self.problem = ""  # the type of an error of the database
         self._header = (b"x-request-id", request_id.encode())
         self._began = perf_counter()
         self._ended = 0.0

@@ -6,6 +6,7 @@ from functools import cache
 from prometheus_client import Counter, Gauge, Histogram
 
 from ..db.engine.timing import Ticker
+from .errors import PROBLEMS
 from .middleware import Exchange
 
 REFRESH_SECONDS = 0.1
@@ -22,6 +23,11 @@ DURATION = Histogram(
 )
 RECEIVED = Counter("http_request_bytes_total", "Bytes of bodies received.", ROUTE)
 SENT = Counter("http_response_bytes_total", "Bytes of bodies sent.", ROUTE)
+PROBLEMS_TOTAL = Counter(
+    "http_problems_total", "Errors of the database that were answered.", ["type"]
+)
+for kind in PROBLEMS:  # from 0 on: Prometheus sees no growth to a first sample
+    PROBLEMS_TOTAL.labels(kind)
 # A client can send any: those in a label are known.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -33,8 +39,9 @@ class RequestMetrics:
 
     def __init__(self) -> None:
         self._running = 0
-        # Method, template of the route, class of the status, seconds, bytes of bodies.
-        self._ended: list[tuple[str, str, str, float, int, int]] = []
+        # Method, template of the route, class of the status, type of a problem,
+        # seconds, bytes of bodies.
+        self._ended: list[tuple[str, str, str, str, float, int, int]] = []
         self._ticker = Ticker(REFRESH_SECONDS, self.export)
 
     def started(self) -> None:
@@ -50,6 +57,7 @@ class RequestMetrics:
                 method if method in METHODS else "other",
                 exchange.path,
                 f"{exchange.status // 100}xx",
+                exchange.problem,
                 exchange.seconds,
                 exchange.total_size,
                 exchange.sent,
@@ -60,11 +68,13 @@ class RequestMetrics:
         """Whether there was something to export."""
         IN_PROGRESS.set(self._running)
         ended, self._ended = self._ended, []
-        for method, route, status, seconds, received, sent in ended:
+        for method, route, status, problem, seconds, received, sent in ended:
             _duration(method, route, status).observe(seconds)
             if received:
                 RECEIVED.labels(method, route).inc(received)
             _sent(method, route).inc(sent)
+            if problem:
+                PROBLEMS_TOTAL.labels(problem).inc()
         return bool(ended or self._running)
 
 

@@ -40,7 +40,7 @@ from ..features import CONFIGURE
 from ..settings import Settings
 from ..web.logs import configure_logging
 from .app import PACKAGE
-from .metrics import WorkerMetrics, end_gauges, report_killed
+from .metrics import WorkerMetrics, begin_process, report_killed
 from .startup_check import check_budget_before_fork
 
 # Celery's command line would read these past the checks of the settings.
@@ -73,7 +73,7 @@ def main() -> None:
 
     # Before the runtime opens its database: the gauges of a process that was killed
     # would be those of its successor.
-    signals.worker_process_init.connect(end_gauges)
+    signals.worker_process_init.connect(begin_process)
     signals.task_retry.connect(report_killed)
     signals.task_failure.connect(report_killed)
     signals.setup_logging.connect(set_up_logging, weak=False)

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
+from time import time
 from typing import Any, Concatenate, Generic, ParamSpec, Self
 
 from celery import Celery, signals  # type: ignore[import-untyped]
@@ -22,6 +24,8 @@ Function = Callable[Concatenate[Database, P], Awaitable[None]]
 # the task runs.
 Carried = tuple[str, Callable[[], str | None], Callable[[str | None], object]]
 
+# Header of a message: when the task is due, in seconds since 1970.
+DUE_AT = "due_at"
 PACKAGE = __name__.partition(".")[0]
 # In all: a thread that waits for one address of the broker waits 3 s at most.
 PUBLISH_SECONDS = 5
@@ -126,6 +130,8 @@ def _inject(headers: dict[str, Any], **_: Any) -> None:
         # says already stays.
         if value := get():
             headers[header] = value
+    due = headers.get("eta")
+    headers[DUE_AT] = datetime.fromisoformat(due).timestamp() if due else time()
     # Celery would log the arguments: they are customers' data.
     headers |= {"argsrepr": "...", "kwargsrepr": "..."}
 

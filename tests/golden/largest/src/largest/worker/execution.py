@@ -19,8 +19,8 @@ from ..db.errors import (
     safe_message,
 )
 from . import runtime
-from .app import Configuration, Work
-from .metrics import facts, track_task
+from .app import DUE_AT, Configuration, Work
+from .metrics import WAIT, facts, track_task
 
 # Worth another try, of a task that must do no harm to run twice.
 TRANSIENT = {FaultKind.BUSY, FaultKind.UNAVAILABLE, FaultKind.OUTCOME_UNKNOWN}
@@ -41,6 +41,8 @@ def execute(task: Any, work: Work) -> None:
     if request.delivery_info.get("redelivered"):
         text = "task %s is delivered again: its worker was gone, or had to stop"
         logger.warning(text, task.name, extra=facts(task.name, request.id))
+    if due_at := request.get(DUE_AT):
+        WAIT.labels(task.name).observe(max(time() - due_at, 0))
     with track_task(task.name, request.id):
         try:
             seconds = Configuration.settings.celery_task_timeout_seconds

@@ -19,11 +19,21 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from .app import Configuration
+from .app import Configuration, celery
 
+OUTCOMES = ("done", "retried", "requeued", "failed", "killed")
 TASKS_TOTAL = Counter("celery_tasks_total", "Attempts that ended.", ["task", "outcome"])
 IN_PROGRESS = Gauge(
     "celery_tasks_in_progress", "Running.", ["task"], multiprocess_mode="livesum"
+)
+PROCESSES = Gauge(
+    "celery_processes", "Processes that run tasks.", multiprocess_mode="livesum"
+)
+WAIT = Histogram(
+    "celery_task_wait_seconds",
+    "From when a task was due until its attempt began.",
+    ["task"],
+    buckets=(0.01, 0.1, 0.5, 2, 10, 60, 600),
 )
 SECONDS = Histogram(
     "celery_task_seconds",
@@ -99,6 +109,10 @@ class WorkerMetrics(Collector):
         return collector.collect()
 
 
-def end_gauges(**_: Any) -> None:
-    """Remove the gauges that the predecessor of this process has left."""
+def begin_process(**_: Any) -> None:
+    """Remove the gauges that the predecessor has left, and count this process."""
     mark_process_dead(getattr(current_process(), "index", "parent"))  # type: ignore[no-untyped-call]
+    PROCESSES.set(1)
+    for task in celery.tasks:
+        for outcome in () if task.startswith("celery.") else OUTCOMES:
+            TASKS_TOTAL.labels(task, outcome)  # from 0 on, so that a first one is seen

@@ -11,6 +11,7 @@ from ..db.budget import CELERY_CONCURRENCY, CELERY_POOL_SIZE, CELERY_PROCESSES
 from ..db.config.server import is_socket
 from ..db.config.settings import ConnectionSettings
 from ..db.config.url import ESCAPES, split_url
+from .credentials import with_credentials
 
 Seconds = Annotated[float, Field(ge=1, le=86_400)]
 Number = Annotated[int, Field(ge=1, le=1000)]
@@ -117,7 +118,7 @@ class WorkerSettings(ConnectionSettings):
 
     def celery(self, package: str, schedule: dict[str, Any]) -> dict[str, Any]:
         """The configuration of Celery."""
-        url = self.celery_broker_url.get_secret_value()
+        url = with_credentials(self.celery_broker_url.get_secret_value(), package)
         return {
             # For `broker_url` alone Celery would read CELERY_BROKER_URL by itself.
             **{"broker_url": url, "broker_read_url": url, "broker_write_url": url},

@@ -5,12 +5,15 @@ from enum import StrEnum
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.exc import DataError, DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm.exc import StaleDataError
 
 from .engine import dialect
 
 
 class FaultKind(StrEnum):
-    CONFLICT = "conflict"  # a constraint rejects it; the same request fails again
+    # A constraint rejects it, so the same request fails again; or a row that was read
+    # as an object is changed or deleted by another session meanwhile.
+    CONFLICT = "conflict"
     INVALID_VALUE = "invalid-value"  # its column cannot hold it; fails again, too
     BUSY = "busy"  # rolled back or never started; worth another try
     TIMEOUT = "timeout"  # too slow, rolled back
@@ -57,6 +60,8 @@ def classify(error: BaseException) -> FaultKind | None:
         return FaultKind.BUSY
     if isinstance(error, OperationTimeout):
         return FaultKind.TIMEOUT
+    if isinstance(error, StaleDataError):
+        return FaultKind.CONFLICT
     if isinstance(error, DBAPIError):
         if code := dialect.classify_code(error):
             return FaultKind(code)

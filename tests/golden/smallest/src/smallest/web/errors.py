@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.client import responses
 from typing import Any
 
@@ -11,10 +12,12 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..db.errors import (
     CommitOutcomeUnknown,
@@ -24,7 +27,7 @@ from ..db.errors import (
     safe_message,
 )
 from .middleware import request_id
-from .routes import path_of
+from .routes import EXCHANGE, path_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ PROBLEMS = {
     FaultKind.UNAVAILABLE: (503, "The database is unavailable. Nothing was changed."),
     FaultKind.OUTCOME_UNKNOWN: (504, "Lost during COMMIT: check before you retry."),
 }
+STALE = "Another request has changed or deleted a row meanwhile. Nothing was changed."
 
 
 def problem(
@@ -95,14 +99,32 @@ async def _invalid_request(_: Request, error: RequestValidationError) -> JSONRes
     return problem(422, "The request is not valid.", errors=errors)
 
 
-async def _database_error(_: HTTPConnection, error: Exception) -> Response:
+async def _database_error(
+    connection: HTTPConnection, error: Exception
+) -> Response | None:
     fault = classify(error)
     if not fault:
         raise error
+    if exchange := connection.scope.get(EXCHANGE):
+        exchange.problem = fault
     logger.warning("%s: %s", fault, safe_message(error))
+    if isinstance(connection, WebSocket):
+        await _close(connection.send, fault)
+        return None  # it has no answer
     status, detail = PROBLEMS[fault]
-    headers = {"Retry-After": "1"} if status == 503 else None  # seconds
+    if isinstance(error, StaleDataError):
+        detail = STALE
+    seconds = getattr(error, "retry_seconds", 1)
+    headers = {"Retry-After": str(seconds)} if status == 503 else None
     return problem(status, detail, kind=fault, headers=headers)
+
+
+async def _close(send: Send, reason: str = "") -> None:
+    """End a websocket by 1011, "internal error": without a code its client cannot tell
+    the end from a lost network.
+    """
+    with suppress(RuntimeError, WebSocketDisconnect):  # closed already
+        await send({"type": "websocket.close", "code": 1011, "reason": reason})
 
 
 async def _client_disconnected(_: Request, __: ClientDisconnect) -> Response:
@@ -121,6 +143,8 @@ class UnhandledErrors:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            return await self._serve_websocket(scope, receive, send)
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         has_begun = has_ended = False
@@ -143,6 +167,17 @@ class UnhandledErrors:
                 answer = problem(500, "This is a fault of the service.")
                 await answer(scope, receive, send)
 
+    async def _serve_websocket(
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        try:
+            await self.app(scope, receive, send)
+        except WebSocketDisconnect:
+            return  # a handler need not catch it
+        except Exception as error:
+            logger.exception("unhandled %s", type(error).__name__)
+            await _close(send)
+
 
 # Around the handlers, within all other middleware; and for an error of a middleware.
 UNHANDLED_ERRORS = Middleware(UnhandledErrors)
@@ -151,6 +186,7 @@ EXCEPTION_HANDLERS: dict[Any, Callable[..., Any]] = {
     HTTPException: _http_error,
     RequestValidationError: _invalid_request,
     StatementError: _database_error,
+    StaleDataError: _database_error,
     PoolTimeoutError: _database_error,
     CommitOutcomeUnknown: _database_error,
     OperationTimeout: _database_error,

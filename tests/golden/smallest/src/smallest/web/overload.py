@@ -11,13 +11,12 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..db.engine.pool import retry_after
 from ..db.errors import FaultKind
 from .errors import PROBLEMS, problem
 from .logs import request_id
 from .routes import EXCHANGE, FOUND, RouteTable
 
-# Of Retry-After, whatever is predicted.
-MAX_RETRY_SECONDS = 30
 # A client that comes back at once, whatever Retry-After says, would take the CPU of the
 # requests that have a connection: its answer is held for so long, of so many clients.
 HOLD_SECONDS = (0.5, 1.0)
@@ -43,6 +42,7 @@ class Overload:
                 if wait := _excess_wait(engines):
                     if exchange := scope.get(EXCHANGE):
                         exchange.route, exchange.has_line = route, False
+                        exchange.problem = FaultKind.BUSY
                     return await self._reject(send, wait)
         await self.app(scope, receive, send)
 
@@ -75,11 +75,6 @@ def _excess_wait(engines: Sequence[AsyncEngine]) -> float:
     if wait:
         pool.count_rejected()
     return wait
-
-
-def retry_after(wait: float) -> int:
-    """Seconds, from 1 to twice the wait: clients shall not come back all at once."""
-    return int(min(random.uniform(1, 1 + 2 * wait), MAX_RETRY_SECONDS))  # noqa: S311
 
 
 @cache

@@ -3,7 +3,8 @@
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from getpass import getuser
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -109,7 +110,10 @@ class ConnectionSettings(Credentials):
         is_default = self.database_sslmode == _default_sslmode(self.database_host)
         if is_default or is_socket(parts["database_host"]):
             del values["database_sslmode"]
-        return own.load(**values | parts).server
+        other = own.load(**values | parts)
+        # The file that has the password.
+        origin = variable if "database_password" in parts else "DATABASE_URL"
+        return replace(other.server, password=partial(other.password, origin))
 
     def direct(self) -> Server:
         """The server itself, for migrations: nothing is in between."""

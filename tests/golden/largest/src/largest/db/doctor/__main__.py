@@ -1,7 +1,6 @@
 """`make doctor` compares the real server with the settings, and says what is wrong."""
 
 import asyncio
-import sys
 from dataclasses import replace
 
 from ...features import ServiceSettings
@@ -10,7 +9,7 @@ from ...web.edge import check_edge
 from ..engine.create import create_engine
 from ..migrations import check_migrations
 from .checks import SERVER_CHECKS
-from .report import Check, run_checks
+from .report import Check, Report, run_checks
 from .server import HINTS, server, timeouts
 
 
@@ -23,13 +22,15 @@ def load_settings() -> ServiceSettings:
 
 
 def main() -> None:
+    report = Report()
     settings = load_settings()
     checks: dict[str, Check] = {"server": server, **SERVER_CHECKS, **settings.checks}
     checks |= {"timeouts": timeouts, "edge": check_edge, "migrations": check_migrations}
     # Two connections, to see whether they get two sessions.
     limits = replace(settings.limits, pool_size=2)
     engine = create_engine(settings.server, limits, settings.hooks)
-    sys.exit(not asyncio.run(run_checks(engine, settings, checks, HINTS)))
+    asyncio.run(run_checks(engine, settings, checks, HINTS, report))
+    report.end()
 
 
 if __name__ == "__main__":

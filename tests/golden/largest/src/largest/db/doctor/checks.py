@@ -1,4 +1,4 @@
-"""Checks of any server: encryption, sessions, the connection budget, the clock."""
+"""Checks of any server: encryption, role, sessions, connection budget, clock."""
 
 from time import time
 
@@ -14,6 +14,7 @@ from ..engine.dialect import (
     SESSION_ID_QUERY,
 )
 from .report import Check, CheckResult
+from .role import ROLE_QUERY
 
 
 async def encryption(_: AsyncConnection, settings: ConnectionSettings) -> CheckResult:
@@ -25,6 +26,16 @@ async def encryption(_: AsyncConnection, settings: ConnectionSettings) -> CheckR
     if mode == "disable" and not is_local(settings.database_host):
         return "fail", "none: set DATABASE_SSLMODE=verify-full"
     return "ok", "none, on this machine" if mode == "disable" else mode
+
+
+async def role(connection: AsyncConnection, _: ConnectionSettings) -> CheckResult:
+    found = (await connection.exec_driver_sql(ROLE_QUERY)).one()
+    if found.creates:
+        return "warn", (
+            f"{found.name} may create and drop tables: log in as the role of"
+            " deploy/bootstrap.sql that serves"
+        )
+    return "ok", f"{found.name}, which creates and drops no table"
 
 
 async def sessions(
@@ -85,6 +96,7 @@ async def clock(connection: AsyncConnection, _: ConnectionSettings) -> CheckResu
 
 SERVER_CHECKS: dict[str, Check] = {
     "encryption": encryption,
+    "role": role,
     "sessions": sessions,
     "budget": budget,
     "clock": clock,

@@ -1,4 +1,4 @@
-"""Checks of the doctor: version, role and timeouts of the server."""
+"""Checks of the doctor: the server, its roles and timeouts."""
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 

@@ -28,6 +28,17 @@ class LostBeforeCommit(DBAPIError):
     is_before_commit = True
 
 
+def raise_lost(connection: Any) -> None:
+    """In place of COMMIT, on a connection that the server has closed."""
+    cause: Exception = ConnectionError("connection closed before COMMIT")
+    try:
+        # COMMIT is not sent. By the error of what changes nothing the driver says why.
+        connection.cursor().execute("SELECT 1")
+    except Exception as error:
+        cause = error
+    raise LostBeforeCommit(None, None, cause, connection_invalidated=True)
+
+
 def shut_down(fileno: Fileno, connection: Any) -> None:
     """End every wait for the server, by the socket of a driver's connection."""
     # It may be closed already.

@@ -1,6 +1,7 @@
 """Connection pool: SQLAlchemy's own behind a gate, with a record of each checkout."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from time import monotonic
@@ -17,6 +18,21 @@ from .gate import Gate
 from .timing import Ticker, checkout_deadline
 
 PACKAGE = __name__.partition(".")[0]
+# Of Retry-After, whatever is predicted.
+MAX_RETRY_SECONDS = 30
+
+
+class PoolBusyError(PoolTimeoutError):
+    """No connection in time; another try is worth it after so many seconds."""
+
+    def __init__(self, message: str, retry_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
+
+
+def retry_after(wait: float) -> int:
+    """Seconds, from 1 to twice the wait: clients shall not come back all at once."""
+    return int(min(random.uniform(1, 1 + 2 * wait), MAX_RETRY_SECONDS))  # noqa: S311
 
 
 class Checkout(NamedTuple):
@@ -106,9 +122,10 @@ class FairPool(AsyncAdaptedQueuePool):
             await_only(self.gate.acquire(self.timeout()))
         except TimeoutError:
             self.count_rejected()
-            raise PoolTimeoutError(
+            raise PoolBusyError(
                 f"no connection within {self.timeout():g} s: {self.gate.permits} in"
-                f" use, {self.gate.waiting} waiting"
+                f" use, {self.gate.waiting} waiting",
+                retry_after(self.gate.predicted_wait(self.timeout())),
             ) from None
 
 

@@ -143,15 +143,15 @@ class Validation:
         """
         # Not at COMMIT: there a lost connection means an unknown outcome, and nothing
         # was committed.
-        options = context.connection.get_execution_options() if context.connection else {}
-        if options.get("postgresql_readonly"):
-            return  # a Snapshot or an Export: its transaction rejects the write
-        if context.statement and is_read_only(context.original_exception):
-            context.is_disconnect = True
-            context.invalidate_pool_on_disconnect = False
-            if context.connection:
-                context.connection.info["moved"] = True
-            self.retire("the server rejects writes, so it is not the primary")
+        if not context.statement or not is_read_only(context.original_exception):
+            return
+        if connection := context.connection:
+            if connection.get_execution_options().get("postgresql_readonly"):
+                return  # a Snapshot or an Export: its transaction rejects the write
+            connection.info["moved"] = True
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
+        self.retire("the server rejects writes, so it is not the primary")
 
 
 def check_idle(engine: AsyncEngine, check: Callable[[Connection], None]) -> None:

@@ -11,14 +11,19 @@ from typing import Any, TypeVar
 
 from sqlalchemy import exc
 from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.util import await_only
 
 from ..config.limits import RESET_SECONDS
-from .network import Fileno, LostBeforeCommit, is_closed, peer_address, shut_down
+from .network import Fileno, is_closed, peer_address, raise_lost, shut_down
 from .timing import Ticker
 
 T = TypeVar("T")
 
 CHECK_SECONDS = 0.1
+UNAWAITED = (
+    "The session ends while a task executes a statement on it, so nothing is committed:"
+    " await the task, or let it open a session of its own."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -35,35 +40,43 @@ class Watchdog:
         self.seconds = seconds
         self._fileno = fileno
         self._pool = pool
-        # Of each connection: deadline, seconds allowed, context of the caller.
-        self._armed: dict[Any, tuple[float, float, Context]] = {}
+        # Of each wait: connection, deadline, seconds allowed, context of the caller.
+        self._armed: dict[Any, tuple[Any, float, float, Context]] = {}
         self._ticker = Ticker(CHECK_SECONDS, self._check)
 
     def within(
         self, connection: Any, seconds: float, wait: Callable[..., T], *args: Any
     ) -> T:
         """Call `wait(*args)`, and close the connection if it takes longer."""
-        self._armed[connection] = (monotonic() + seconds, seconds, copy_context())
+        # Of its own: another task may wait for a statement on this connection.
+        key = object()
+        deadline = monotonic() + seconds
+        self._armed[key] = (connection, deadline, seconds, copy_context())
         if self._ticker.loop is not asyncio.get_running_loop():
             self._ticker.start()
         try:
             return wait(*args)
         finally:
-            self._armed.pop(connection, None)
+            self._armed.pop(key, None)
 
     def arm(self, connection: Any, seconds: float) -> None:
         """As `within()`, until `disarm()`."""
-        self._armed[connection] = (monotonic() + seconds, seconds, copy_context())
+        deadline = monotonic() + seconds
+        self._armed[connection] = (connection, deadline, seconds, copy_context())
         self._ticker.start()
 
     def disarm(self, connection: Any) -> None:
         self._armed.pop(connection, None)
 
+    def is_waiting(self, connection: Any) -> bool:
+        """Whether a task waits for a statement on this connection."""
+        return any(each[0] is connection for each in self._armed.values())
+
     def _check(self) -> bool:
         now = monotonic()
-        for connection, (deadline, seconds, context) in list(self._armed.items()):
+        for key, (connection, deadline, seconds, context) in list(self._armed.items()):
             if deadline < now:
-                del self._armed[connection]
+                del self._armed[key]
                 context.run(self._close, connection, seconds)
         return bool(self._armed)
 
@@ -74,16 +87,12 @@ class Watchdog:
         return is_closed(self._fileno, connection.driver_connection)
 
     def _close(self, connection: Any, seconds: float) -> None:
-        driver = connection.driver_connection
-        server = peer_address(self._fileno, driver)
+        server = peer_address(self._fileno, connection.driver_connection)
         facts = {"seconds": seconds, "pool": self._pool, "server": server}
-        logger.warning(
-            "database gave no answer within %(seconds).1f s: connection closed"
-            " (pool %(pool)s, %(server)s)",
-            facts,
-            extra=facts,
-        )
-        self.shut_down(driver)
+        text = "database gave no answer within %(seconds).1f s: connection closed"
+        text += " (pool %(pool)s, %(server)s)"
+        logger.warning(text, facts, extra=facts)
+        self.shut_down(connection.driver_connection)
 
 
 class BoundedDialect(DefaultDialect):
@@ -107,11 +116,18 @@ class BoundedDialect(DefaultDialect):
         self._execute(super().do_execute_no_params, cursor, *args)
 
     def do_commit(self, dbapi_connection: Any) -> None:
+        if self.watchdog.is_waiting(dbapi_connection):
+            self._cut(dbapi_connection)
+            raise exc.IllegalStateChangeError(UNAWAITED)
         if self.watchdog.is_closed(dbapi_connection):
-            self._end(_raise_lost, dbapi_connection, RESET_SECONDS)
+            self._end(raise_lost, dbapi_connection, RESET_SECONDS)
         self._end(super().do_commit, dbapi_connection, self.watchdog.seconds)
 
     def do_rollback(self, dbapi_connection: Any) -> None:
+        if self.watchdog.is_waiting(dbapi_connection):
+            self._cut(dbapi_connection)
+            if not dbapi_connection.is_valid:  # the task has closed it
+                return
         self._end(super().do_rollback, dbapi_connection, RESET_SECONDS)
 
     def do_close(self, dbapi_connection: Any) -> None:
@@ -136,9 +152,8 @@ class BoundedDialect(DefaultDialect):
             super().initialize(connection)
         except (NotImplementedError, exc.ResourceClosedError, TypeError) as error:
             lost = ConnectionError("connection lost at the first connect")
-            raise exc.DBAPIError(
-                None, None, lost, connection_invalidated=True
-            ) from error
+            # Not to be hidden, and invalidated.
+            raise exc.DBAPIError(None, None, lost, False, True) from error
 
     def _execute(self, execute: Callable[..., None], cursor: Any, *args: Any) -> None:
         context = args[-1]
@@ -160,15 +175,12 @@ class BoundedDialect(DefaultDialect):
             _distrust(connection)
             raise
 
-
-def _raise_lost(connection: Any) -> None:
-    cause: Exception = ConnectionError("connection closed before COMMIT")
-    try:
-        # COMMIT is not sent. By the error of what changes nothing the driver says why.
-        connection.cursor().execute("SELECT 1")
-    except Exception as error:
-        cause = error
-    raise LostBeforeCommit(None, None, cause, connection_invalidated=True)
+    def _cut(self, connection: Any) -> None:
+        """Let the task that waits fail: its answer could reach the next session."""
+        self.watchdog.shut_down(connection.driver_connection)
+        _distrust(connection)
+        while self.watchdog.is_waiting(connection):
+            await_only(asyncio.sleep(0))
 
 
 def _distrust(connection: Any) -> None:

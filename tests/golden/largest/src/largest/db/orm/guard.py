@@ -12,7 +12,7 @@ from sqlalchemy import Compiled, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ..engine.dialect import OMITS_LOCKS, QUOTED, STATEFUL
+from .patterns import OMITS_LOCKS, QUOTED, STATEFUL
 
 _READS = re.compile(r"[\s(]*(SELECT|WITH|VALUES)\b", re.IGNORECASE)
 _REJECTED = re.compile(

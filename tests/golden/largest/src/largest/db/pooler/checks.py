@@ -48,7 +48,8 @@ async def direct(connection: AsyncConnection, settings: PoolerSettings) -> Check
     if (await connection.exec_driver_sql(SERVER_ID_QUERY)).scalar_one() != expected:
         return "fail", (
             "the pooler leads to another server than DATABASE_DIRECT_URL: after a"
-            " failover let the pooler connect again (RECONNECT of PgBouncer, or a restart)"
+            " failover let the pooler connect again (RECONNECT of PgBouncer, or its"
+            " restart)"
         )
     return "ok", "DATABASE_DIRECT_URL is that of the server"
 

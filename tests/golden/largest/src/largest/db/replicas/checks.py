@@ -1,4 +1,4 @@
-"""Check of the doctor: is each replica a replica, and how far does it lag?"""
+"""Check of the doctor: role and lag of each replica, rights of its reader."""
 
 import asyncio
 from time import monotonic
@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..config.limits import Limits
 from ..config.server import Server
+from ..doctor.role import ROLE_QUERY
 from ..engine.create import create_unpooled_engine
 from ..errors import safe_message
 from .position import HEALTH_QUERY, commit_position, replay_position
@@ -51,6 +52,7 @@ async def _replica(
                 if lag > LAG_TOLERANCE_SECONDS:
                     break
                 await asyncio.sleep(0.01)
+            role = (await connection.exec_driver_sql(ROLE_QUERY)).one()
     except DBAPIError as error:
         return "warn", f"{name}: {safe_message(error)}"
     finally:
@@ -60,7 +62,10 @@ async def _replica(
     lag = lag if health.lag_seconds is None else float(health.lag_seconds)
     if lag > LAG_TOLERANCE_SECONDS:
         return "warn", f"{name} lags more than {LAG_TOLERANCE_SECONDS} s"
-    return "ok", f"{name} is a replica, lag {lag:.2f} s"
+    text = f"{name} is a replica, lag {lag:.2f} s"
+    if role.writes:
+        return "warn", f"{text}; {role.name} may write: log in as the reader"
+    return "ok", text
 
 
 CHECKS = {"replicas": replicas}

@@ -27,6 +27,7 @@ PROBE_TIMEOUT_SECONDS = 1
 # A probe counts for so long; while replicas are in use the next one comes earlier.
 PROBE_TTL_SECONDS = 1
 BAN_SECONDS = 10
+BAN_REASONS = ("lag", "primary", "refused", "unreachable")
 # A read that waits for a position asks again after 1 ms, and up to this.
 MAX_POLL_PAUSE_SECONDS = 0.005
 
@@ -49,7 +50,8 @@ class Replica:
         self.position: Position = {}  # replayed
         self.lag_seconds = 0.0
         self.unhealthy_reason = "not probed yet"
-        self.bans: Counter[str] = Counter()  # by reason
+        # By reason, from 0 on: Prometheus sees no growth to a first sample.
+        self.bans: Counter[str] = Counter(dict.fromkeys(BAN_REASONS, 0))
         self._probes = probes
         self._max_lag_seconds = max_lag
         self._lag = LagEstimator()

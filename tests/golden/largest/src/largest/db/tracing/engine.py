@@ -2,7 +2,8 @@
 in the queue, the connect, each statement and COMMIT.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from opentelemetry.context import attach, detach
@@ -28,40 +29,43 @@ class TracedDialect(Dialect):
         with span("connect", self.attributes, kind=SpanKind.CLIENT):
             return super().connect(*args, **parameters)
 
-    def do_execute(self, cursor: Any, statement: Any, *args: Any) -> None:
-        if not (parent := _span_of(args[-1].root_connection.connection)):
-            return super().do_execute(cursor, statement, *args)
-        with self._statement(statement, parent):
-            super().do_execute(cursor, statement, *args)
+    def do_execute(self, cursor: Any, *args: Any) -> None:
+        self._trace(super().do_execute, cursor, *args)
 
-    def do_executemany(self, cursor: Any, statement: Any, *args: Any) -> None:
-        if not (parent := _span_of(args[-1].root_connection.connection)):
-            return super().do_executemany(cursor, statement, *args)
-        with self._statement(statement, parent):
-            super().do_executemany(cursor, statement, *args)
+    def do_executemany(self, cursor: Any, *args: Any) -> None:
+        self._trace(super().do_executemany, cursor, *args)
 
-    def do_execute_no_params(self, cursor: Any, statement: Any, *args: Any) -> None:
-        if not (parent := _span_of(args[-1].root_connection.connection)):
-            return super().do_execute_no_params(cursor, statement, *args)
-        with self._statement(statement, parent):
-            super().do_execute_no_params(cursor, statement, *args)
+    def do_execute_no_params(self, cursor: Any, *args: Any) -> None:
+        self._trace(super().do_execute_no_params, cursor, *args)
 
     def do_commit(self, dbapi_connection: Any) -> None:
+        commit: Callable[[Any], None] = super().do_commit
         if not (parent := _span_of(dbapi_connection)):
-            return super().do_commit(dbapi_connection)
-        context = set_span_in_context(parent)
-        kind = SpanKind.CLIENT
+            return commit(dbapi_connection)
+        context, kind = set_span_in_context(parent), SpanKind.CLIENT
         with span("COMMIT", self.attributes, kind=kind, parent=context):
-            super().do_commit(dbapi_connection)
+            commit(dbapi_connection)
 
-    def _statement(self, sql: str, parent: Span) -> AbstractContextManager[Span]:
+    def _trace(self, execute: Callable[..., None], cursor: Any, *args: Any) -> None:
+        """`args` begin with the statement, and end with its context."""
+        if not (parent := _span_of(args[-1].root_connection.connection)):
+            return execute(cursor, *args)
+        with self._statement(args[0], parent):
+            execute(cursor, *args)
+
+    @contextmanager
+    def _statement(self, sql: str, parent: Span) -> Iterator[None]:
         name, attributes = describe(sql)
-        return span(
-            name,
-            {**self.attributes, **attributes},
-            kind=SpanKind.CLIENT,
-            parent=set_span_in_context(parent),
-        )
+        attributes, context = self.attributes | attributes, set_span_in_context(parent)
+        with span(name, attributes, kind=SpanKind.CLIENT, parent=context) as new:
+            try:
+                yield
+            except self.loaded_dbapi.Error as error:
+                # SQLSTATE, or the number that comes before the message.
+                code = getattr(error, "sqlstate", None) or next(iter(error.args), None)
+                if isinstance(code, int) or hasattr(error, "sqlstate"):
+                    new.set_attribute("db.response.status_code", str(code))
+                raise
 
 
 class TracedPool(FairPool):

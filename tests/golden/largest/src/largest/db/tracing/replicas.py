@@ -22,8 +22,8 @@ class TracedRouter(ReplicaRouter):
     async def choose(self, current: Target | None) -> Target:
         if current or not is_traced():
             return await super().choose(current)
-        attributes = {"db.read_after_write": bool(required_position())}
-        with span("choose replica", attributes) as new:
+        is_after_write = bool(required_position())
+        with span("choose replica", {"db.read_after_write": is_after_write}) as new:
             target = await super().choose(None)
             new.set_attribute(POOL, getattr(target, "name", "primary"))
         return target

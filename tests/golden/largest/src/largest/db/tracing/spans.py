@@ -1,7 +1,7 @@
 """Spans of the database: names and attributes of OpenTelemetry's conventions."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -21,7 +21,7 @@ POOL = "db.client.connection.pool.name"
 MAX_SQL_CHARACTERS = 2000
 _TABLE = re.compile(r'\b(?:FROM|INTO|UPDATE)\s+(?:ONLY\s+)?["`\[]?(\w+)', re.IGNORECASE)
 
-Attributes = Mapping[str, str | int | bool]
+Attributes = dict[str, str | int | bool]
 
 
 def is_traced() -> bool:
@@ -65,10 +65,6 @@ def fail(span: Span, error: BaseException) -> None:
     """The message of an error stays out: it may contain values of the data."""
     span.set_status(StatusCode.ERROR)
     span.set_attribute("error.type", type(error).__name__)
-    # That of the server: SQLSTATE or number.
-    code = getattr(error, "sqlstate", None) or next(iter(error.args), None)
-    if isinstance(code, int) or (isinstance(code, str) and len(code) == 5):
-        span.set_attribute("db.response.status_code", str(code))
 
 
 # Most texts are those of kept statements.
@@ -79,7 +75,7 @@ def describe(sql: str) -> tuple[str, Attributes]:
     operation = words[0].strip("(;").upper() if words else ""
     table = _TABLE.search(sql)
     name = f"{operation} {table[1]}" if table else operation
-    attributes = {
+    attributes: Attributes = {
         "db.operation.name": operation,
         "db.query.summary": name,
         "db.query.text": sql[:MAX_SQL_CHARACTERS],

@@ -1,7 +1,6 @@
 """`make doctor` compares the real file with the settings, and says what is wrong."""
 
 import asyncio
-import sys
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,7 +10,7 @@ from ...web.edge import check_edge
 from ..engine.create import create_engine
 from ..features import DatabaseSettings
 from ..migrations import check_migrations
-from .report import Check, CheckResult, run_checks
+from .report import Check, CheckResult, Report, run_checks
 
 
 async def pragmas(connection: AsyncConnection, _: DatabaseSettings) -> CheckResult:
@@ -31,19 +30,21 @@ def load_settings() -> ServiceSettings:
 
 
 def main() -> None:
+    report = Report()
     settings = load_settings()
     path = settings.database_path
     if not path.exists():  # to connect would create it
-        print(f"fail  file        {path} is not there: make migrate")
-        sys.exit(1)
-    print(f"ok    file        {path}")
+        report.add("file", "fail", f"{path} is not there: make migrate")
+        report.end()
+    report.add("file", "ok", f"{path}")
     checks: dict[str, Check] = {
         "pragmas": pragmas,
         "edge": check_edge,
         "migrations": check_migrations,
     }
     engine = create_engine(settings.server, settings.limits)
-    sys.exit(not asyncio.run(run_checks(engine, settings, checks, {})))
+    asyncio.run(run_checks(engine, settings, checks, {}, report))
+    report.end()
 
 
 if __name__ == "__main__":

@@ -27,15 +27,6 @@ FAULTS = {
 # A migration may wait for a writer of the service.
 MIGRATION_LIMITS = ("PRAGMA busy_timeout=60000",)
 
-# Whether SQL lacks the FOR UPDATE of its statement: here every writer has a lock.
-OMITS_LOCKS = True
-# What is no SQL: names and texts in quotes, comments. And the function that keeps
-# state, though a SELECT calls it.
-QUOTED = (
-    r""""(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^]]*\]|'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/"""
-)
-STATEFUL = r"\bload_extension\s*\("
-
 
 def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by SQLite's error code."""

@@ -12,9 +12,22 @@ from sqlalchemy.orm import Session, SessionTransaction
 from ..errors import safe_message
 from . import ENDED
 
-WriteSession = AsyncSession
+CLOSED = (
+    "close() would lose what this session has written: it is committed at the end of"
+    " its block, or before the response of its request starts."
+)
 
 logger = logging.getLogger(__name__)
+
+
+class WriteSession(AsyncSession):
+    """Ends with the block of `database.write()` alone, not with a block of its own.
+
+    SQLAlchemy's would lose the rows of `async with session: session.add(row)`.
+    """
+
+    async def __aexit__(self, *_: object) -> None:
+        return
 
 
 class WriteOrmSession(Session):
@@ -25,6 +38,13 @@ class WriteOrmSession(Session):
     `info` has the router, the local settings if there are any, and the connection
     once a transaction has begun.
     """
+
+    def close(self) -> None:
+        if self.in_transaction():
+            raise InvalidRequestError(CLOSED)
+        super().close()
+
+    reset = close
 
 
 class EndedSession(WriteOrmSession):
@@ -109,6 +129,6 @@ async def end(session: AsyncSession) -> None:
     """
     try:
         with suppress(IllegalStateChangeError):
-            await session.close()
+            await session.run_sync(Session.close)
     finally:
         session.sync_session.__class__ = EndedSession
