@@ -219,6 +219,7 @@ def test_only_answers_are_recorded(template: Path, tmp_path: Path) -> None:
         "package_name",
         "project_name",
         "runtime",
+        "with_tracing",
         "workers_per_instance",
     }
 
@@ -290,6 +291,8 @@ def test_prompt_says_what_is_wrong_and_asks_again(
     prompt.expect("Read from replicas")
     prompt.send("\r")
     prompt.expect("Run tasks in the background")
+    prompt.send("\r")
+    prompt.expect("by OpenTelemetry")
     prompt.send("\r")
     prompt.expect("At most how many containers")
     prompt.send("\r")

@@ -25,7 +25,7 @@ INCLUDE = re.compile(
 )
 RAW = re.compile(r"\{% (end)?raw %\}")
 # What is no program may have more conditions, one within another.
-DECLARATIVE = (".ini", ".md", ".yaml", ".yml")
+DECLARATIVE = (".example", ".ini", ".md", ".toml", ".yaml", ".yml")
 CONDITION = re.compile(r" *\{%-? (if( not)? [a-z_]+|else|endif) -?%\}")
 # What stands alone on its line without a branch: a number with a name.
 ASSIGNMENT = re.compile(r"\{% set [a-z_]+ = [^%]+ %\}")

@@ -29,6 +29,8 @@ ROUTERS: list[APIRouter] = [metrics]
 # Called at the start of each process, with its settings.
 CONFIGURE: list[Callable[[ServiceSettings], None]] = []
 # Without the SDK there is no provider: FastAPI would ask for one at each request.
-TELEMETRY: TelemetryConfig = {}
-if not find_spec("opentelemetry.sdk"):
-    TELEMETRY = {"tracing": False, "metrics": False, "logs": False}
+TELEMETRY: TelemetryConfig = (
+    {}
+    if find_spec("opentelemetry.sdk")
+    else {"tracing": False, "metrics": False, "logs": False}
+)
