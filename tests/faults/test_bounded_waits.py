@@ -98,7 +98,10 @@ PROTECTIONS = {
         ("asyncpg",),
     ),
     "end of the connection": Protection(
-        "statement", WATCHDOG, "        self.shut_down(driver)\n", ""
+        "statement",
+        WATCHDOG,
+        "        self.shut_down(connection.driver_connection)\n",
+        "",
     ),
     "end of a connection whose ROLLBACK has failed": Protection(
         "failed_rollback",

@@ -245,7 +245,7 @@ PROTECTIONS = (
     ),
     Protection(
         "idle for too long",
-        "db/engine/watchdog.py",
+        "db/engine/network.py",
         'connection.cursor().execute("SELECT 1")',
         "pass",
         ("psycopg",),

@@ -417,7 +417,7 @@ PROTECTIONS = {
     ),
     "reason of a move": Protection(
         "db/engine/validation.py",
-        'context.connection.info["moved"] = True',
+        'connection.info["moved"] = True',
         "pass",
         "test_connects.py::test_rejected_write_counts_as_a_move",
         drivers=("asyncpg", "psycopg"),

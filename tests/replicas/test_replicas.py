@@ -305,9 +305,9 @@ def test_pool_gives_up_a_server_that_only_reads(
     url = make_url(variables["DATABASE_URL"])
     changes = {"WEB_CONCURRENCY": "1"}
     if not leaves:
-        line = "if context.statement and is_read_only(context.original_exception):"
+        line = "not is_read_only(context.original_exception):"
         changes["PYTHONPATH"] = shop.changed(
-            *(tmp_path / "src", "db/engine/validation.py"), *(line, "if 0:")
+            *(tmp_path / "src", "db/engine/validation.py"), *(line, "True:")
         )
     with Proxy("127.0.0.1", replica.daemon.port) as name:
         through = url.set(port=name.port).render_as_string(hide_password=False)
