@@ -122,7 +122,7 @@ async def probe_that_hangs_as_it_connects_is_repeated(lab):
         lab.proxies[FIRST].drop_after(rb"(?i)transaction read only")
         await probed(replica)
         await until_found(lambda: is_read(lab, database))
-        return {**replica.bans}
+        return {**+replica.bans}
 
 
 async def ban_outlasts_a_probe_that_had_begun(lab):

@@ -147,7 +147,7 @@ def counts(database):
     (replica,) = database.router.replicas
     return {
         "fallbacks": {**database.router.fallbacks},
-        "bans": {**replica.bans},
+        "bans": {**+replica.bans},
     }
 
 

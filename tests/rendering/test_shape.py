@@ -18,7 +18,7 @@ LAYERS: tuple[set[str], ...] = (
     {"db/budget"},
     {"db/config"},
     {"db/engine"},
-    {"db/base", "db/errors", "db/orm/guard"},
+    {"db/base", "db/errors", "db/orm/guard", "db/orm/patterns"},
     {"db/routing"},
     {"db/primary"},
     {"db/orm"},
