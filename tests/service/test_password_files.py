@@ -123,7 +123,11 @@ def test_each_server_has_the_password_of_its_own_url(
     """
     shop = routed("asyncpg")
     secrets = Secrets(shop, tmp_path)
-    urls = "//reader:first-10@db10,//reader:first-1@db1,//db2"
+    urls = (
+        "//reader:first-10@db10,//reader:first-1@db1,//db2,//a:first-a@[::1]/x,"
+        "//b:first-b@[::1]/y,//a:first-c@db3/x?port=6432,//b:first-d@db3/y?port=6432"
+    )
+    own_ones = ["10", "1", None, "a", "b", "c", "d"]
     replicas = secrets.folder / "DATABASE_REPLICA_URLS"
     replicas.write_text(urls.replace("//", "postgresql://"))
     own = secrets.folder / "database_password"
@@ -137,13 +141,15 @@ def test_each_server_has_the_password_of_its_own_url(
         found: list[str] = json.loads(done.stdout)
         return found
 
+    def expected(primary: str, replica: str) -> list[str]:
+        found = [f"{replica}-{each}" if each else primary for each in own_ones]
+        return [primary, *found]
+
     kept = passwords(own, DATABASE_PASSWORD="kept")  # noqa: S106
-    assert kept == ["kept", "first-10", "first-1", "kept"]
+    assert kept == expected("kept", "first")
     own.write_text("first-own")
-    changed = passwords(own)
-    assert changed == ["second-own", "first-10", "first-1", "second-own"]
-    changed = passwords(replicas)
-    assert changed == ["second-own", "second-10", "second-1", "second-own"]
+    assert passwords(own) == expected("second-own", "first")
+    assert passwords(replicas) == expected("second-own", "second")
 
 
 @pytest.mark.parametrize("is_read", [True, False])

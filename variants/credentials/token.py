@@ -53,7 +53,7 @@ class Credentials(EnvironmentSettings):
     database_password: None = None
     database_sslmode: str
 
-    async def password(self, _: str = "") -> str | None:
+    async def password(self, *_: object) -> str | None:
         """The token; ConnectionError if the cloud gives none."""
         if self.database_host in LOOPBACK and self.database_sslmode == "disable":
             return None  # a test, or a proxy that logs in by itself
