@@ -36,6 +36,8 @@ REFUSED: list[tuple[Answers, str]] = [
     ({"package_name": "class"}, "class is the name of a keyword of Python"),
     ({"package_name": "json"}, "json is the name of a module of Python: choose"),
     ({"package_name": "sqlalchemy"}, "sqlalchemy is the name of a dependency"),
+    ({"package_name": "postgres"}, "postgres is the name of a role or a database of"),
+    ({"package_name": "pg_shop"}, "PostgreSQL has the names that begin with pg_"),
     ({"package_name": "broker"}, "broker is the name of a folder or a module beside"),
     ({"package_name": "tests"}, "tests is the name of a folder or a module beside it"),
     ({"package_name": "a" * 31}, PACKAGE),

@@ -1,7 +1,7 @@
 {% set database = {"supabase": "postgres", "neon": "neondb"}.get(cloud, package_name) %}
-{% set neon = "\\prompt 'Password of {0}: ' password\nALTER ROLE {0} PASSWORD :'password'; -- Neon takes no hash\n" %}
+{% set neon = "\\prompt 'Password of {0}: ' password\nALTER ROLE \"{0}\" PASSWORD :'password'; -- Neon takes no hash\n" %}
 {% set ask = neon if cloud == "neon" else "" if has_token else "\\password {0}\n" %}
-{% set others = roles.app ~ (", " ~ roles.reader if with_replicas else "") %}
+{% set others = '"%s"' % roles.app ~ (', "%s"' % roles.reader if with_replicas else "") %}
 {% set has_iam = has_token and cloud.startswith("aws_") %}
 -- The roles of the service, and what each may do. Run it once before the first migration,
 -- as an administrator on the server itself, and again after a change:
@@ -21,58 +21,58 @@ BEGIN;
 -- {{ roles.owner }} migrates: its tables are its own.
 SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{ roles.owner }}') AS is_new \gset
 \if :is_new
-CREATE ROLE {{ roles.owner }} LOGIN;
+CREATE ROLE "{{ roles.owner }}" LOGIN;
 {{ ask.format(roles.owner) }}\endif
 -- The administrator of a cloud is no superuser, and needs these rights until the end.
-GRANT {{ roles.owner }} TO CURRENT_USER;
-SELECT format('GRANT CREATE ON DATABASE %I TO {{ roles.owner }}', :'database') \gexec
+GRANT "{{ roles.owner }}" TO CURRENT_USER;
+SELECT format('GRANT CREATE ON DATABASE %I TO "{{ roles.owner }}"', :'database') \gexec
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
-GRANT USAGE, CREATE ON SCHEMA public TO {{ roles.owner }};
+GRANT USAGE, CREATE ON SCHEMA public TO "{{ roles.owner }}";
 
 -- {{ roles.app }} serves: reads and writes rows, creates and drops nothing. What it has owned
 -- so far is the owner's.
 SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{ roles.app }}') AS is_new \gset
 \if :is_new
-CREATE ROLE {{ roles.app }} LOGIN;
+CREATE ROLE "{{ roles.app }}" LOGIN;
 {{ ask.format(roles.app) }}\endif
-GRANT {{ roles.app }} TO CURRENT_USER;
-REASSIGN OWNED BY {{ roles.app }} TO {{ roles.owner }};
-REVOKE CREATE ON SCHEMA public FROM {{ roles.app }};
-GRANT USAGE ON SCHEMA public TO {{ roles.app }};
-SELECT format('GRANT USAGE ON SCHEMA %I TO {{ roles.app }}', nspname)
+GRANT "{{ roles.app }}" TO CURRENT_USER;
+REASSIGN OWNED BY "{{ roles.app }}" TO "{{ roles.owner }}";
+REVOKE CREATE ON SCHEMA public FROM "{{ roles.app }}";
+GRANT USAGE ON SCHEMA public TO "{{ roles.app }}";
+SELECT format('GRANT USAGE ON SCHEMA %I TO "{{ roles.app }}"', nspname)
 FROM pg_namespace WHERE nspowner = '{{ roles.owner }}'::regrole \gexec
-SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO {{ roles.app }}', oid::regclass)
+SELECT format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO "{{ roles.app }}"', oid::regclass)
 FROM pg_class WHERE relowner = '{{ roles.owner }}'::regrole AND relkind IN ('r', 'p', 'v', 'm') \gexec
-SELECT format('GRANT USAGE, SELECT, UPDATE ON SEQUENCE %s TO {{ roles.app }}', oid::regclass)
+SELECT format('GRANT USAGE, SELECT, UPDATE ON SEQUENCE %s TO "{{ roles.app }}"', oid::regclass)
 FROM pg_class WHERE relowner = '{{ roles.owner }}'::regrole AND relkind = 'S' \gexec
 -- Those of later migrations.
-ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }} GRANT USAGE ON SCHEMAS TO {{ roles.app }};
-ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }}
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {{ roles.app }};
-ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }}
-    GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO {{ roles.app }};
+ALTER DEFAULT PRIVILEGES FOR ROLE "{{ roles.owner }}" GRANT USAGE ON SCHEMAS TO "{{ roles.app }}";
+ALTER DEFAULT PRIVILEGES FOR ROLE "{{ roles.owner }}"
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO "{{ roles.app }}";
+ALTER DEFAULT PRIVILEGES FOR ROLE "{{ roles.owner }}"
+    GRANT USAGE, SELECT, UPDATE ON SEQUENCES TO "{{ roles.app }}";
 {% if with_replicas %}
 
 -- {{ roles.reader }} reads replicas, and writes nothing after one is promoted.
 SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{{ roles.reader }}') AS is_new \gset
 \if :is_new
-CREATE ROLE {{ roles.reader }} LOGIN;
+CREATE ROLE "{{ roles.reader }}" LOGIN;
 {{ ask.format(roles.reader) }}\endif
-SELECT 'REVOKE {{ roles.app }} FROM {{ roles.reader }}'
+SELECT 'REVOKE "{{ roles.app }}" FROM "{{ roles.reader }}"'
 WHERE pg_has_role('{{ roles.reader }}', '{{ roles.app }}', 'MEMBER') \gexec
-ALTER ROLE {{ roles.reader }} SET default_transaction_read_only = on;
-REVOKE CREATE ON SCHEMA public FROM {{ roles.reader }};
-GRANT USAGE ON SCHEMA public TO {{ roles.reader }};
-SELECT format('GRANT USAGE ON SCHEMA %I TO {{ roles.reader }}', nspname)
+ALTER ROLE "{{ roles.reader }}" SET default_transaction_read_only = on;
+REVOKE CREATE ON SCHEMA public FROM "{{ roles.reader }}";
+GRANT USAGE ON SCHEMA public TO "{{ roles.reader }}";
+SELECT format('GRANT USAGE ON SCHEMA %I TO "{{ roles.reader }}"', nspname)
 FROM pg_namespace WHERE nspowner = '{{ roles.owner }}'::regrole \gexec
-SELECT format('GRANT SELECT ON %s TO {{ roles.reader }}', oid::regclass)
+SELECT format('GRANT SELECT ON %s TO "{{ roles.reader }}"', oid::regclass)
 FROM pg_class WHERE relowner = '{{ roles.owner }}'::regrole AND relkind IN ('r', 'p', 'v', 'm') \gexec
-ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }} GRANT USAGE ON SCHEMAS TO {{ roles.reader }};
-ALTER DEFAULT PRIVILEGES FOR ROLE {{ roles.owner }} GRANT SELECT ON TABLES TO {{ roles.reader }};
+ALTER DEFAULT PRIVILEGES FOR ROLE "{{ roles.owner }}" GRANT USAGE ON SCHEMAS TO "{{ roles.reader }}";
+ALTER DEFAULT PRIVILEGES FOR ROLE "{{ roles.owner }}" GRANT SELECT ON TABLES TO "{{ roles.reader }}";
 {% endif %}
 {% if has_iam %}
 
-GRANT rds_iam TO {{ roles.owner }}, {{ others }};
+GRANT rds_iam TO "{{ roles.owner }}", {{ others }};
 {% endif %}
 {% if has_role_limits %}
 
@@ -87,5 +87,5 @@ FROM unnest('{{ "{" ~ others ~ "}" }}'::text[]) AS role, (VALUES
 ) AS limits (name, value) \gexec
 {% endif %}
 
-REVOKE {{ roles.owner }}, {{ roles.app }} FROM CURRENT_USER;
+REVOKE "{{ roles.owner }}", "{{ roles.app }}" FROM CURRENT_USER;
 COMMIT;
