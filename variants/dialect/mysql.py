@@ -146,11 +146,13 @@ class SingleUpserts(DefaultDialect):
     def do_executemany(
         self, cursor: Any, statement: str, parameters: Any, context: Any = None
     ) -> None:
+        own: Any = self
+        parent: Any = super()
         if "%" not in statement.partition(" ON DUPLICATE KEY UPDATE ")[2]:
-            super().do_executemany(cursor, statement, parameters, context)
+            parent.do_executemany(cursor, statement, parameters, context)
             return
         for values in parameters:
-            self.do_execute(cursor, statement, values, context)
+            own.do_execute(cursor, statement, values, context)
 
 
 def classify_code(error: DBAPIError) -> str | None:
