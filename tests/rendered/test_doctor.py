@@ -61,6 +61,17 @@ def test_doctor_prints_one_object_for_machines(settings: Settings) -> None:
     ]
 
 
+def test_wrong_setting_is_an_object_for_machines_as_well(settings: Settings) -> None:
+    code, lines = doctor(LOG_LEVEL="LOUD")
+    same, output = doctor("--json", LOG_LEVEL="LOUD")
+    report = json.loads("\n".join(output))
+
+    assert (code, same, len(lines)) == (1, 1, 1)
+    assert lines[0].startswith("LOG_LEVEL")
+    result = {"check": "settings", "level": "fail", "message": lines[0]}
+    assert report == {"ok": False, "checks": [result]}
+
+
 def test_doctor_rejects_another_argument(settings: Settings) -> None:
     code, lines = doctor("--jason")
 
