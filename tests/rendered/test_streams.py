@@ -90,6 +90,37 @@ def test_websocket_whose_handler_fails_is_closed_with_a_code(
     assert len([each for each in caplog.records if each.exc_info]) == (not reason)
 
 
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [(None, 0), (OperationTimeout("late"), 0), (ZeroDivisionError("secret"), 1)],
+)
+async def test_websocket_whose_client_leaves_before_the_answer_is_no_error(
+    app: FastAPI, caplog: pytest.LogCaptureFixture, error: Exception | None, logged: int
+) -> None:
+    """The server then raises an OSError for each message that is sent."""
+
+    @app.websocket("/probe")
+    async def probe(socket: WebSocket) -> None:
+        if error:
+            raise error
+        await socket.accept()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(_: object) -> None:
+        raise OSError
+
+    scope = {"type": "websocket", "path": "/probe", "headers": [(b"host", b"test")]}
+    scope |= {"query_string": b"", "scheme": "ws", "root_path": "", "extensions": {}}
+    scope |= {"client": ("127.0.0.1", 1), "server": ("test", 80), "subprotocols": []}
+    logging.getLogger().addHandler(caplog.handler)
+    caplog.clear()
+    await app(scope, receive, send)
+
+    assert len([each for each in caplog.records if each.exc_info]) == logged
+
+
 def test_websocket_to_a_host_that_is_not_allowed_is_refused(settings: Settings) -> None:
     changes = {"allowed_hosts": ("api.example.com",)}
     app = main.create_app(settings.model_copy(update=changes))

@@ -170,13 +170,19 @@ class UnhandledErrors:
     async def _serve_websocket(
         self, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        async def reach(message: Message) -> None:
+            try:
+                await send(message)
+            except OSError as error:  # the server's: the client has left
+                raise WebSocketDisconnect(1006) from error
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, reach)
         except WebSocketDisconnect:
             return  # a handler need not catch it
         except Exception as error:
             logger.exception("unhandled %s", type(error).__name__)
-            await _close(send)
+            await _close(reach)
 
 
 # Around the handlers, within all other middleware; and for an error of a middleware.
