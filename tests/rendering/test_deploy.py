@@ -346,18 +346,29 @@ def test_compose_has_the_server_of_the_answer(
     assert names == {image, "shop"}
 
 
-def test_two_codeowners_agree_with_the_readme(template: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("answers", "path"),
+    [
+        ({"with_celery": True}, "/src/shop/worker/"),
+        ({"runtime": "lambda"}, "/deploy/start.py"),
+    ],
+    ids=["celery", "lambda"],
+)
+def test_two_codeowners_agree_with_the_readme(
+    template: Path, tmp_path: Path, answers: Answers, path: str
+) -> None:
     """Each path that a rule names is there, and no file of the owner's is named."""
-    project = render(template, tmp_path / "shop", {"with_celery": True})
+    project = render(template, tmp_path / "shop", answers)
 
     rules = (project / ".github" / "CODEOWNERS").read_text().splitlines()
     paths = [rule.split()[0] for rule in rules if rule.startswith("/")]
-    assert all((project / path.lstrip("/")).exists() for path in paths)
+    assert path in paths
+    assert all((project / each.lstrip("/")).exists() for each in paths)
     readme = (project / "README.md").read_text()
     for line in readme.splitlines():
         if line.startswith("| `src/") and line.endswith("| yours |"):
             for file in re.findall(r"`([\w/.]+)`", line.split("|")[1]):
-                assert not any(path.endswith(file) for path in paths), file
+                assert not any(each.endswith(file) for each in paths), file
 
 
 @pytest.mark.parametrize("answers", [{}, {"driver": "aiosqlite"}], ids=["", "sqlite"])

@@ -7,8 +7,8 @@
 -- as an administrator on the server itself, and again after a change:
 --     psql postgresql://admin@db.example.com/postgres --file=deploy/bootstrap.sql
 {% if not has_token %}
--- It asks for the password of a role that is new; without a terminal it reads the standard
--- input (`\password` twice).
+-- psql asks for the password of a role that is new; without a terminal psql reads the
+-- standard input (`\password` twice).
 {% endif %}
 \set ON_ERROR_STOP on
 \set database {{ database }}
