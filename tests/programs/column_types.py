@@ -87,7 +87,7 @@ if DIALECT == "sqlite":
     WRONG += [(float, math.nan)]
 
 
-def model(name: str, annotation: Any) -> Any:
+def model(name: str, annotation: Any, **column: Any) -> Any:
     return type(
         f"Thing{name}",
         (Base,),
@@ -95,6 +95,7 @@ def model(name: str, annotation: Any) -> Any:
             "__tablename__": f"things_{name}",
             "__annotations__": {"id": Mapped[int], "value": Mapped[annotation | None]},
             "id": mapped_column(primary_key=True),
+            **column,
         },
     )
 
@@ -237,9 +238,9 @@ async def compare_times(database: Any) -> list[bool]:
     return [found == [1] * len(ages), latest == now, earlier < now]
 
 
-def rejected(annotation: Any) -> str:
+def rejected(annotation: Any, **column: Any) -> str:
     try:
-        model(f"_{annotation.__name__}", annotation)
+        model(f"_{annotation.__name__}{len(column)}", annotation, **column)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
@@ -263,7 +264,13 @@ async def main() -> None:
             "nulls": await null_values(database),
             "times": await compare_times(database),
         }
-    outcome |= {"rejected": [rejected(Mixed), rejected(Decimal)]}
+    outcome |= {
+        "rejected": [
+            rejected(Mixed),
+            rejected(Decimal),
+            rejected(Decimal, value=mapped_column(Numeric)),
+        ]
+    }
     print(json.dumps(outcome))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.servers import DRIVERS
+from tests.support.servers import DRIVERS, DRIVERS_ON
 from tests.support.service import Service
 
 pytestmark = pytest.mark.boot
@@ -16,16 +16,17 @@ NO_DECIMAL = {
 }
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(("driver", "server"), [*DRIVERS_ON, ("aiosqlite", "")])
 def test_no_annotation_loses_a_value(
     service: Callable[[str], Service],
-    database: Callable[[str], dict[str, str]],
+    database: Callable[..., dict[str, str]],
     driver: str,
+    server: str,
 ) -> None:
-    done = service(driver).program("column_types", **database(driver))
+    done = service(driver).program("column_types", **database(driver, server))
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
-    mixed, decimal = outcome.pop("rejected")
+    mixed, decimal, numeric = outcome.pop("rejected")
 
     assert set(outcome.pop("nulls")) == {1}
     assert outcome == {
@@ -38,3 +39,8 @@ def test_no_annotation_loses_a_value(
     assert "value: the values of Mixed are stored" in mixed
     sentence = NO_DECIMAL.get(DRIVERS[driver]["dialect"])
     assert (sentence in decimal) if sentence else not decimal
+    # Without digits it would be DECIMAL(10, 0).
+    if DRIVERS[driver]["dialect"] == "mysql":
+        assert "Thing_Decimal1.value: MySQL drops" in numeric
+    else:
+        assert not numeric

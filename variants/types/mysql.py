@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import Mapper
 
 # Without fsp=6, whole seconds.
 DATETIME = mysql.DATETIME(fsp=6)
@@ -23,6 +24,18 @@ def _adapt(own: sa.Table, _: sa.MetaData) -> None:
     for column in own.columns:
         if column.computed is not None:
             column.nullable = True  # MariaDB has no NOT NULL for such a column
+
+
+# Models only: a migration of before may have such a column.
+@sa.event.listens_for(Mapper, "after_mapper_constructed")
+def _check_decimals(mapper: Mapper[Any], _: type) -> None:
+    for column in mapper.local_table.columns:
+        kind = column.type
+        if isinstance(kind, sa.TypeDecorator):
+            kind = kind.impl_instance
+        if isinstance(kind, sa.Numeric) and kind.precision is kind.scale is None:
+            name = f"{mapper.class_.__name__}.{column.key}"
+            raise sa.exc.ArgumentError(f"{name}: {REJECTED[Decimal]}")
 
 
 class Duration(sa.TypeDecorator[timedelta]):
