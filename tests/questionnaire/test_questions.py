@@ -100,8 +100,8 @@ REFUSED: list[tuple[Answers, str]] = [
         "a project_name has at most 53 letters there: choose a shorter one, or contain",
     ),
     (
-        {"project_name": "s" * 50, "runtime": "cloud_run"},
-        "a project_name has at most 49 letters there: choose a shorter one, or contain",
+        {"project_name": "s" * 42, "runtime": "cloud_run"},
+        "a project_name has at most 41 letters there: choose a shorter one, or contain",
     ),
     (
         AURORA | {"database_size": "db.r6g.large", "max_connections": 99},

@@ -79,16 +79,18 @@ def test_linters_have_nothing_to_say_of_what_ci_runs(command: list[str]) -> None
 
 def test_renovate_finds_what_it_shall_bring() -> None:
     """In files with Jinja, which none of its managers reads by itself."""
-    found = set()
+    found: dict[str, set[str]] = {}
     settings = json.loads((ROOT / "renovate.json").read_text())
     for manager in settings["customManagers"]:
         for file in manager["managerFilePatterns"]:
             text = (ROOT / file).read_text()
             for pattern in manager["matchStrings"]:
                 named = pattern.replace("(?<", "(?P<")
-                found |= {each["depName"] for each in re.finditer(named, text)}
+                for each in re.finditer(named, text):
+                    found.setdefault(each["depName"], set()).add(each["currentValue"])
 
-    assert found == {"python", "squawk-cli", "uv"}
+    assert found.keys() == {"python", "squawk-cli", "uv"}
+    assert {len(versions) for versions in found.values()} == {1}
 
 
 def test_names_in_exclude_have_a_default() -> None:

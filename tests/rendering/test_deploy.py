@@ -11,6 +11,8 @@ import yaml
 from tests.support.rendering import Answers, render
 
 FLEET = {"max_instances": 7}
+# That of the image, on which CI tests as well.
+PYTHON = "3.14"
 # Documents of Kubernetes, by kind and name.
 Found = dict[tuple[str, str], dict[str, Any]]
 
@@ -221,6 +223,25 @@ def test_network_policies_close_what_is_not_named(everything: Found) -> None:
         assert labels["app.kubernetes.io/name"] == "shop", "no policy would select it"
 
 
+@pytest.mark.parametrize(
+    ("answers", "ports"),
+    [
+        ({"cloud": "azure", "pooler": "transaction"}, {6432}),
+        ({"cloud": "supabase", "pooler": "transaction"}, {6543}),
+        ({"cloud": "gcp_cloud_sql", "auth": "token"}, {443, 80, 988}),
+    ],
+)
+def test_network_policy_lets_out_what_the_cloud_asks_for(
+    template: Path, tmp_path: Path, answers: Answers, ports: set[int]
+) -> None:
+    """Its pooler, and what gives an identity to a pod."""
+    found = in_cluster(template, tmp_path, answers)
+
+    rules = found["NetworkPolicy", "shop"]["spec"]["egress"]
+    found_ports = {each["port"] for rule in rules for each in rule["ports"]}
+    assert found_ports == ports | {53, 5432}
+
+
 def test_overlay_is_written_once(
     template: Path, everything: Found, folder: Path
 ) -> None:
@@ -310,15 +331,47 @@ def test_answer_decides_where_its_tests_run(
         if path.is_file()
     }
     assert files == found
-    for file, schema in (
-        (".gitlab-ci.yml", "vendor.gitlab-ci"),
-        ("renovate.json", "vendor.renovate"),
-    ):
-        if file in found:
-            subprocess.run(
-                ["check-jsonschema", "--builtin-schema", schema, project / file],
-                check=True,
-            )
+    if "renovate.json" in found:
+        check("vendor.renovate", project / "renovate.json")
+
+
+def check(schema: str, file: Path) -> None:
+    subprocess.run(["check-jsonschema", "--builtin-schema", schema, file], check=True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "url"),
+    [
+        ({"pooler": "transaction", "with_celery": True}, "postgresql://app:app@"),
+        ({"driver": "asyncmy", "server_version": "8.4"}, "mysql://root:app@"),
+        ({"driver": "aiosqlite"}, ""),
+        ({"runtime": "lambda"}, "postgresql://app:app@"),
+    ],
+    ids=["postgresql", "mysql", "sqlite", "lambda"],
+)
+def test_gitlab_tests_on_the_database_of_the_answer(
+    template: Path, tmp_path: Path, answers: Answers, url: str
+) -> None:
+    project = render(template, tmp_path / "shop", answers | {"ci": "gitlab"})
+
+    check("vendor.gitlab-ci", project / ".gitlab-ci.yml")
+    jobs = yaml.safe_load((project / ".gitlab-ci.yml").read_text())
+    variables = jobs["test"].get("variables", {})
+    # Its host is no loopback address: the service would ask for a certificate.
+    wanted = f"{url}database/app?sslmode=disable" if url else None
+    assert variables.get("DATABASE_URL") == wanted
+    assert jobs["default"]["image"] == f"python:{PYTHON}-trixie"
+
+
+def test_github_tests_on_the_python_of_the_image(
+    template: Path, tmp_path: Path
+) -> None:
+    project = render(template, tmp_path / "shop", {})
+
+    workflow = project / ".github" / "workflows" / "ci.yml"
+    assert yaml.safe_load(workflow.read_text())["env"]["UV_PYTHON"] == PYTHON
+    dockerfile = (project / "Dockerfile").read_text()
+    assert set(re.findall(r"^FROM python:(.*?)-", dockerfile, re.MULTILINE)) == {PYTHON}
 
 
 @pytest.mark.parametrize(
@@ -344,6 +397,25 @@ def test_compose_has_the_server_of_the_answer(
     # All that runs the service is one image.
     names = {each.get("image") for each in services.values()}
     assert names == {image, "shop"}
+
+
+def test_compose_starts_again_what_has_ended_and_keeps_what_is_queued(
+    template: Path, tmp_path: Path
+) -> None:
+    answers = {"with_celery": True, "with_replicas": True, "pooler": "transaction"}
+    project = render(template, tmp_path / "shop", answers)
+
+    document = yaml.safe_load((project / "compose.yaml").read_text())
+    services = document["services"]
+    assert {name: each["restart"] for name, each in services.items()} == {
+        **dict.fromkeys(services, "unless-stopped"),
+        "migrate": "on-failure",
+    }
+    broker = services["broker"]
+    assert broker["command"] == ["redis-server", "--appendonly", "yes"]
+    (volume,) = broker["volumes"]
+    assert volume == "broker:/data"
+    assert "broker" in document["volumes"]
 
 
 @pytest.mark.parametrize(
