@@ -73,6 +73,13 @@ def doctor(shop: Service, *command: str, **variables: str) -> Report:
     return Report(done.returncode, done.stdout)
 
 
+def documented(shop: Service) -> set[str]:
+    """The checks that the README has in its table."""
+    section = (shop.folder / "README.md").read_text().partition("\n## Doctor\n")[2]
+    table = section.partition("\n## ")[0]
+    return set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+
+
 @pytest.fixture(scope="module")
 def pooled(
     template: Path, tmp_path_factory: pytest.TempPathFactory
@@ -123,6 +130,7 @@ def test_right_configuration_has_no_warning(
     assert (report.code, report.wrong) == (0, {})
     checks = "file pragmas migrations edge" if driver == "aiosqlite" else CHECKS
     assert sorted(report) == sorted(checks.split())
+    assert documented(shop) == set(report)
     assert shop.make("doctor", **CLOSED, **variables).count("\nok ") == len(report)
 
 

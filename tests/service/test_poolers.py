@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -329,11 +330,19 @@ def test_listener_goes_around_the_pooler_and_comes_back(
     }
 
 
+@pytest.mark.parametrize(("mode", "closes"), [("transaction", []), ("session", ["1"])])
 def test_what_is_rendered_for_the_pooler_works(
-    pooled: Callable[..., Service], server: Server, generation: str
+    pooled: Callable[..., Service],
+    server: Server,
+    generation: str,
+    mode: str,
+    closes: list[str],
 ) -> None:
-    """The role of bootstrap.sql, the file of PgBouncer: TLS, SCRAM, and the limits."""
-    service = pooled("asyncpg")
+    """The role of bootstrap.sql, the file of PgBouncer: TLS, SCRAM, and the limits.
+
+    Only in session mode a session would outlive RECONNECT with its client.
+    """
+    service = pooled("asyncpg", mode)
     url = make_url(server.database("shop"))
     for _ in range(2):
         subprocess.run(
@@ -352,6 +361,7 @@ def test_what_is_rendered_for_the_pooler_works(
         certify(folder, "postgres")
         (folder / "userlist.txt").write_text(f'"shop" "{role["rolpassword"]}"\n')
         text = (service.folder / "deploy" / "pgbouncer.ini").read_text()
+        assert re.findall(r"^server_fast_close = (\d)$", text, re.MULTILINE) == closes
         for ours, theirs in {
             "host=db.example.com port=5432": f"host=127.0.0.1 port={url.port}",
             "verify-full": "verify-ca",  # 1.24 knows no second address of localhost
