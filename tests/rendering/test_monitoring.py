@@ -18,6 +18,8 @@ from tests.support.servers import unpacked
 METRIC = re.compile(r"\b(?:Counter|Gauge|Histogram|_gauge)\(\s*\"(\w+)\"")
 SAMPLE = re.compile(r"(\w+?)(?:_bucket|_count|_sum)?\{")
 ROW = re.compile(r"^\| `(\w+)` \|.*\| (?:`\w+`: .*|)\|$", re.MULTILINE)
+BUDGET = re.compile(r"database_pool_size\{.*> (\d+)$", re.DOTALL)
+REPLICAS = ("db3:5432", "db4:5432")
 # Of Prometheus itself.
 UP = {"up"}
 # A sample each minute.
@@ -41,6 +43,8 @@ def quiet() -> dict[str, str]:
     gauges = {"size": 10, "in_use": 3, "waiting": 0, "leaked": 0}
     for name, value in gauges.items():
         series[f"database_pool_{name}|{pool}"] = f"{value}"
+    for replica in REPLICAS:
+        series[f"database_pool_size|pool='{replica}'"] = f"{gauges['size']}"
     series |= histogram("database_pool_wait_seconds", pool, 66, "0.01")
     series[f"database_pool_refused_total|{pool}"] = "0"
     series[f"database_pool_connections_created_total|{pool}"] = "0+1"
@@ -297,6 +301,40 @@ def test_each_alert_fires_on_its_fault_and_is_silent_on_a_quiet_hour(
             "rule_files": [str(checked[text])],
             "evaluation_interval": "1m",
             "tests": [unit_test(quiet()), *tests],
+        }
+        files.append(tmp_path / f"test-{len(files)}.yaml")
+        files[-1].write_text(yaml.safe_dump(content))
+    promtool("test", "rules", *files)
+
+
+@pytest.mark.boot
+def test_pools_of_two_replicas_are_on_two_servers(
+    checked: dict[str, Path], tmp_path: Path
+) -> None:
+    """Without a pooler: that has all replicas behind it."""
+    files: list[Path] = []
+    for text, path in checked.items():
+        rules = [
+            each for group in yaml.safe_load(text)["groups"] for each in group["rules"]
+        ]
+        (rule,) = [each for each in rules if each["alert"] == "ConnectionBudget"] or [
+            {}
+        ]
+        if 'pool!="primary"' not in rule.get("expr", ""):
+            continue
+        (given,) = BUDGET.findall(rule["expr"])
+        pools = ("primary", *REPLICAS)
+        fits, over = [
+            {f"database_pool_size|pool='{pool}'": f"{size}" for pool in pools}
+            for size in (int(given) // 2, int(given) // 2 + 1)
+        ]
+        content = {
+            "rule_files": [str(path)],
+            "evaluation_interval": "1m",
+            "tests": [
+                unit_test(quiet() | fits),
+                unit_test(quiet() | over, "ConnectionBudget"),
+            ],
         }
         files.append(tmp_path / f"test-{len(files)}.yaml")
         files[-1].write_text(yaml.safe_dump(content))
