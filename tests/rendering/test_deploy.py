@@ -273,6 +273,14 @@ def test_cloud_run_starts_as_many_instances_as_there_are_connections_for(
     assert revision["spec"]["containerConcurrency"] == 4 * int(pool_size)
 
 
+def test_longest_name_fits_the_job_of_cloud_run(template: Path, tmp_path: Path) -> None:
+    """Services and jobs have 49 letters at most; the questionnaire has 41."""
+    answers = {"project_name": "s" * 41, "runtime": "cloud_run"}
+    kinds = described(template, tmp_path, "cloud-run-migrate.yaml", answers)
+
+    assert len(kinds["Job"]["metadata"]["name"]) == 49
+
+
 def test_lambda_reserves_as_many_functions_as_there_are_connections_for(
     template: Path, tmp_path: Path
 ) -> None:
