@@ -151,8 +151,12 @@ class SingleUpserts(DefaultDialect):
         if "%" not in statement.partition(" ON DUPLICATE KEY UPDATE ")[2]:
             parent.do_executemany(cursor, statement, parameters, context)
             return
+        rows = 0
         for values in parameters:
             own.do_execute(cursor, statement, values, context)
+            rows += cursor.rowcount
+        if context:
+            context._rowcount = rows  # the cursor has that of the last row
 
 
 def classify_code(error: DBAPIError) -> str | None:
