@@ -146,17 +146,14 @@ class SingleUpserts(DefaultDialect):
     def do_executemany(
         self, cursor: Any, statement: str, parameters: Any, context: Any = None
     ) -> None:
-        own: Any = self
         parent: Any = super()
         if "%" not in statement.partition(" ON DUPLICATE KEY UPDATE ")[2]:
             parent.do_executemany(cursor, statement, parameters, context)
             return
-        rows = 0
+        context._rowcount = 0  # the cursor has that of the last row
         for values in parameters:
-            own.do_execute(cursor, statement, values, context)
-            rows += cursor.rowcount
-        if context:
-            context._rowcount = rows  # the cursor has that of the last row
+            parent.do_execute(cursor, statement, values, context)
+            context._rowcount += cursor.rowcount
 
 
 def classify_code(error: DBAPIError) -> str | None:
