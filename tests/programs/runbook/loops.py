@@ -12,6 +12,8 @@ from sqlalchemy import func, select
 
 OTHER = "attached to a different loop"
 CLOSED = "Event loop is closed"
+# What becomes of two statements at once on one connection.
+BUSY = "another operation is in progress"
 
 
 def left_open():
@@ -34,7 +36,7 @@ def close_it_in_the_next_loop():
     asyncio.run(database.engine.dispose())
 
 
-@provokes("another operation is in progress", on=["asyncpg"])
+@provokes(BUSY, on=["asyncpg"])
 def use_it_in_the_loop_after_the_next():
     database = left_open()
     asyncio.run(read(database))
@@ -44,6 +46,7 @@ def use_it_in_the_loop_after_the_next():
 
 
 @cures(OTHER, CLOSED, on=["asyncpg", *MYSQL])
+@cures(BUSY, on=["asyncpg"])
 def open_it_in_each_loop():
     async def main():
         async with open_database(SETTINGS) as database:

@@ -5,10 +5,8 @@ import asyncio
 from entries import ORDER, cures, provokes, read
 
 SHARED = "This session is provisioning a new connection"
-# What becomes of two statements at once on one connection.
-BUSY = "another operation is in progress"
-WAITING = "readexactly() called while another coroutine is already waiting"
-UNSYNCED = "Command Out of Sync"
+ENDING = "The session ends while a task executes a statement"
+NETWORKED = ["asyncpg", "psycopg", "aiomysql", "asyncmy"]
 
 
 @provokes(SHARED)
@@ -29,9 +27,7 @@ async def open_a_session_in_each_task(database):
     await asyncio.gather(*(read(database) for _ in range(50)))
 
 
-@provokes(BUSY, on=["asyncpg"])
-@provokes(WAITING, on=["aiomysql"])
-@provokes(UNSYNCED, on=["asyncmy"])
+@provokes(ENDING, on=NETWORKED)
 async def outlive_the_session(database):
     async with database.write() as session:
         await session.scalars(ORDER)
@@ -40,9 +36,7 @@ async def outlive_the_session(database):
     await task
 
 
-@cures(BUSY, on=["asyncpg"])
-@cures(WAITING, on=["aiomysql"])
-@cures(UNSYNCED, on=["asyncmy"])
+@cures(ENDING, on=NETWORKED)
 async def await_the_task(database):
     async with database.write() as session:
         await session.scalars(ORDER)
