@@ -90,5 +90,6 @@ def main(passwords, shapes):
 
 
 with redirect_stdout(sys.stderr):
-    found = main(*json.loads(sys.argv[1]))
+    # Without it: the doctor reads the arguments as well.
+    found = main(*json.loads(sys.argv.pop(1)))
 print(json.dumps(found))

@@ -39,10 +39,7 @@ PROBLEMS = {
         "A value is too large, too long, or not of the kind that its column holds."
         " Nothing was changed.",
     ),
-    FaultKind.BUSY: (
-        503,
-        "No connection or lock in time. Nothing was changed: retry.",
-    ),
+    FaultKind.BUSY: (503, "No connection or lock in time. Nothing was changed: retry."),
     FaultKind.TIMEOUT: (503, "This took too long. Nothing was changed."),
     FaultKind.UNAVAILABLE: (503, "The database is unavailable. Nothing was changed."),
     FaultKind.OUTCOME_UNKNOWN: (504, "Lost during COMMIT: check before you retry."),
@@ -144,7 +141,7 @@ class UnhandledErrors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            return await self._serve_websocket(scope, receive, send)
+            return await self._websocket(scope, receive, send)
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         has_begun = has_ended = False
@@ -167,9 +164,7 @@ class UnhandledErrors:
                 answer = problem(500, "This is a fault of the service.")
                 await answer(scope, receive, send)
 
-    async def _serve_websocket(
-        self, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def reach(message: Message) -> None:
             try:
                 await send(message)

@@ -31,6 +31,7 @@ PROTOCOL = "http/protobuf"
 NOISY = ("opentelemetry.exporter", "opentelemetry.util")
 
 DROPPED = Counter("tracing_spans_dropped_total", "Spans not exported.", ["reason"])
+EXPORT_FAILED, QUEUE_FULL = "export failed", "queue full"
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +52,14 @@ class CountingExporter(SpanExporter):
         result = self._exporter.export(spans)
         is_failing = result is not SpanExportResult.SUCCESS
         if is_failing:
-            DROPPED.labels("export failed").inc(len(spans))
+            DROPPED.labels(EXPORT_FAILED).inc(len(spans))
         if is_failing and not self._is_failing:
             text = "spans cannot be exported and are dropped: %s"
             logger.warning(text, self._reasons.first)
         self._is_failing = is_failing
         rejected, self.rejected = self.rejected, 0
         if rejected:
-            DROPPED.labels("queue full").inc(rejected)
+            DROPPED.labels(QUEUE_FULL).inc(rejected)
         return result
 
     def shutdown(self) -> None:
@@ -99,11 +100,10 @@ def set_up() -> TracerProvider | None:
     """To be called in each process after the fork: the exporting thread would not
     survive it. None without an endpoint, or if the variables are wrong.
     """
-    for variable, known in (
-        ("OTEL_TRACES_EXPORTER", "otlp"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOL),
-        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", PROTOCOL),
-    ):
+    protocol = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+    if not os.environ.get(protocol):
+        protocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
+    for variable, known in ("OTEL_TRACES_EXPORTER", "otlp"), (protocol, PROTOCOL):
         if (value := os.environ.get(variable) or known) not in (known, "none"):
             logger.warning("no traces: %s=%s: write %s", variable, value, known)
             return None
@@ -118,6 +118,19 @@ def set_up() -> TracerProvider | None:
     except Exception as error:  # of a certificate, a header, a compression
         logger.warning("no traces: OTEL_EXPORTER_OTLP_*: %s", type(error).__name__)
         return None
+    try:
+        provider = _provider(CountingExporter(exporter, reasons))
+    except ValueError as error:  # these variables are numbers, and no secrets
+        logger.warning("no traces: OTEL_BSP_*, OTEL_*_LIMIT: %s", error)
+        return None
+    for reason in EXPORT_FAILED, QUEUE_FULL:
+        DROPPED.labels(reason)  # from 0 on: Prometheus sees no growth to a first sample
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def _provider(exporter: CountingExporter) -> TracerProvider:
+    """Raises ValueError for a variable that is out of range."""
     named = Resource.create({"service.name": PACKAGE, "process.pid": os.getpid()})
     sampler = ParentBasedTraceIdRatio(SAMPLED)
     provider = TracerProvider(
@@ -126,8 +139,7 @@ def set_up() -> TracerProvider | None:
         # Its end would wait for the endpoint for up to 30 s.
         shutdown_on_exit=False,
     )
-    provider.add_span_processor(Processor(CountingExporter(exporter, reasons)))
-    trace.set_tracer_provider(provider)
+    provider.add_span_processor(Processor(exporter))
     return provider
 
 

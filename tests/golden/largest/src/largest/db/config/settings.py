@@ -113,7 +113,7 @@ class ConnectionSettings(Credentials):
         other = own.load(**values | parts)
         # The file that has the password.
         origin = variable if "database_password" in parts else "DATABASE_URL"
-        return replace(other.server, password=partial(other.password, origin))
+        return replace(other.server, password=partial(other.password, origin, url))
 
     def direct(self) -> Server:
         """The server itself, for migrations: nothing is in between."""

@@ -21,8 +21,7 @@ def load_settings() -> ServiceSettings:
         return ServiceSettings.load()
 
 
-def main() -> None:
-    report = Report()
+def check(report: Report) -> None:
     settings = load_settings()
     checks: dict[str, Check] = {"server": server, **SERVER_CHECKS, **settings.checks}
     checks |= {"timeouts": timeouts, "edge": check_edge, "migrations": check_migrations}
@@ -30,7 +29,11 @@ def main() -> None:
     limits = replace(settings.limits, pool_size=2)
     engine = create_engine(settings.server, limits, settings.hooks)
     asyncio.run(run_checks(engine, settings, checks, HINTS, report))
-    report.end()
+
+
+def main() -> None:
+    with Report() as report:
+        check(report)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,10 @@ def instrument(engine: AsyncEngine, name: str, *, leak_trace: bool) -> None:
     pool.ticker = Ticker(REFRESH_SECONDS, metrics.refresh)
     metrics.refresh()
     created = CREATED.labels(name)
-    REFUSED.labels(name)  # from 0 on: Prometheus sees no growth to a first sample
+    # From 0 on: Prometheus sees no growth to a first sample.
+    REFUSED.labels(name)
+    for reason in "error", "validation":
+        INVALIDATED.labels(name, reason)
     event.listen(engine.sync_engine, "connect", lambda *_: created.inc())
 
     def count(_: object, entry: Any, error: BaseException | None) -> None:

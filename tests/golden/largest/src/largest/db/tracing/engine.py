@@ -61,9 +61,11 @@ class TracedDialect(Dialect):
             try:
                 yield
             except self.loaded_dbapi.Error as error:
-                # SQLSTATE, or the number that comes before the message.
-                code = getattr(error, "sqlstate", None) or next(iter(error.args), None)
-                if isinstance(code, int) or hasattr(error, "sqlstate"):
+                # SQLSTATE, or the number before the message. A driver's own errors have
+                # neither, and values in the message.
+                first = next(iter(error.args), None)
+                number = first if isinstance(first, int) else None
+                if code := getattr(error, "sqlstate", None) or number:
                     new.set_attribute("db.response.status_code", str(code))
                 raise
 

@@ -30,21 +30,20 @@ def load_settings() -> ServiceSettings:
 
 
 def main() -> None:
-    report = Report()
-    settings = load_settings()
-    path = settings.database_path
-    if not path.exists():  # to connect would create it
-        report.add("file", "fail", f"{path} is not there: make migrate")
-        report.end()
-    report.add("file", "ok", f"{path}")
-    checks: dict[str, Check] = {
-        "pragmas": pragmas,
-        "edge": check_edge,
-        "migrations": check_migrations,
-    }
-    engine = create_engine(settings.server, settings.limits)
-    asyncio.run(run_checks(engine, settings, checks, {}, report))
-    report.end()
+    with Report() as report:
+        settings = load_settings()
+        path = settings.database_path
+        if not path.exists():  # to connect would create it
+            report.add("file", "fail", f"{path} is not there: make migrate")
+            report.end()
+        report.add("file", "ok", f"{path}")
+        checks: dict[str, Check] = {
+            "pragmas": pragmas,
+            "edge": check_edge,
+            "migrations": check_migrations,
+        }
+        engine = create_engine(settings.server, settings.limits)
+        asyncio.run(run_checks(engine, settings, checks, {}, report))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -19,7 +19,10 @@ COLORS = {"ok": 32, "warn": 33, "fail": 31}  # green, yellow, red
 
 
 class Report:
-    """Prints each result at once, or all of them at the end if `--json` was given."""
+    """Prints each result at once, or all of them at the end if `--json` was given.
+
+    The end of its block ends the process. A wrong setting is a result for machines too.
+    """
 
     def __init__(self) -> None:
         words = "Compares the real database with the settings of the environment."
@@ -29,6 +32,17 @@ class Report:
         # https://no-color.org
         self._in_color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         self._results: list[dict[str, str]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._as_json and isinstance(error, SystemExit):
+            if isinstance(error.code, str):  # the sentence about a setting
+                self.add("settings", "fail", error.code)
+                self.end()
+        elif not error:
+            self.end()
 
     def add(self, check: str, level: str, text: str) -> None:
         self._results.append({"check": check, "level": level, "message": text})
