@@ -39,7 +39,8 @@ PARTS: dict[str, Part] = {
     )
 }
 DOCS = ROOT / "docs"
-BEGIN, END = "<!-- The table that benchmarks/bench.py writes. -->", "<!-- Its end. -->"
+BEGIN = "<!-- What benchmarks/bench.py writes. -->"
+END = "<!-- Its end. -->"
 
 
 def main() -> None:
@@ -92,18 +93,22 @@ def parse() -> argparse.Namespace:
 
 
 def write(docs: Path, rows: list[Row]) -> None:
-    """The figures, the plots, and the table of performance.md if that is there."""
+    """The figures, the plots, and those of performance.md if that is there."""
     folder = docs / "performance"
     folder.mkdir(parents=True, exist_ok=True)
     machine = {"cpus": os.cpu_count(), "python": platform.python_version()}
     figures = {"machine": machine, "rows": [asdict(row) for row in rows]}
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    write_plots(folder, rows)
+    titles = write_plots(folder, rows)
     page = docs / "performance.md"
     if page.exists():
+        plots = [
+            f"![{title}](performance/{name}.svg)" for name, title in titles.items()
+        ]
         before, _, rest = page.read_text().partition(BEGIN)
         after = rest.partition(END)[2]
-        page.write_text(f"{before}{BEGIN}\n{as_markdown(rows)}\n{END}{after}")
+        written = "\n\n".join([BEGIN, *plots, as_markdown(rows), END])
+        page.write_text(f"{before}{written}{after}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ PLOTS = {
 IN_SHORT = ("read one, kept statement", "write one (POST /orders)")
 
 
-def write_plots(folder: Path, rows: list[Row]) -> None:
+def write_plots(folder: Path, rows: list[Row]) -> dict[str, str]:
+    """Titles of the plots that are written, by the names of their files."""
+    written = {}
     for part, title in PLOTS.items():
         compared = [
             row
@@ -39,6 +41,8 @@ def write_plots(folder: Path, rows: list[Row]) -> None:
         ]
         if compared:
             (folder / f"{part}.svg").write_text(bars(title, compared))
+            written[part] = title
+    return written
 
 
 def bars(title: str, rows: list[Row]) -> str:

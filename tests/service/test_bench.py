@@ -35,8 +35,10 @@ def test_bench_measures_a_part_and_writes_its_figures(tmp_path: Path) -> None:
         assert {*row["contenders"]} == {"ours", "articles", "floor", "bare"}
     ET.parse(tmp_path / "performance" / "workloads.svg")  # noqa: S314 (our own)
     before, _, rest = page.read_text().partition(BEGIN)
-    table, _, after = rest.partition(END)
+    written, _, after = rest.partition(END)
+    plots, _, table = written.partition("(performance/workloads.svg)\n")
     assert (before, after) == ("before\n", "\nafter\n")
+    assert plots.strip().startswith("![")
     assert table.strip() in done.stdout
 
 
