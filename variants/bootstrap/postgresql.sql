@@ -1,7 +1,7 @@
 {% set database = {"supabase": "postgres", "neon": "neondb"}.get(cloud, package_name) %}
 {% set neon = "\\prompt 'Password of {0}: ' password\nALTER ROLE \"{0}\" PASSWORD :'password'; -- Neon takes no hash\n" %}
 {% set ask = neon if cloud == "neon" else "" if has_token else "\\password {0}\n" %}
-{% set others = '"%s"' % roles.app ~ (', "%s"' % roles.reader if with_replicas else "") %}
+{% set others = '"' ~ roles.app ~ '"' ~ (', "' ~ roles.reader ~ '"' if with_replicas else "") %}
 {% set has_iam = has_token and cloud.startswith("aws_") %}
 -- The roles of the service, and what each may do. Run it once before the first migration,
 -- as an administrator on the server itself, and again after a change:
