@@ -29,7 +29,7 @@ async def timeouts(
     }
     rows = await connection.exec_driver_sql("SHOW VARIABLES LIKE '%%_time%%'")
     values = {row.Variable_name: row.Value for row in rows}
-    found = {name: float(values[name]) for name in {*wanted} & {*values}}
+    found = {name: float(values[name]) for name in wanted if name in values}
     rest = float(values["wait_timeout"])
     wrong = [name for name in found if not 0 < found[name] <= wanted[name]]
     if wrong:
