@@ -68,7 +68,7 @@ WORDS: dict[str, tuple[str, set[Any]]] = {
 # Code in a README, which ruff formats.
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 EXTREME = {
-    "project_name": "customer-notification-preferences-and-more",
+    "project_name": "customer-notification-preferences-archive",
     "package_name": "z" * 30,
     "description": "L'été: 100 % «über» {{ nothing }} for O'Neill & co",
     "workers_per_instance": 1,

@@ -235,7 +235,7 @@ def change_everything(template: Path) -> None:
         if path.is_file() and not kept and not path.read_text().startswith("{% inc"):
             grow(path)
     for path in sorted((template / "variants").rglob("*")):
-        if path.suffix in (".py", ".yaml") or path.name == "CODEOWNERS":
+        if path.suffix in (".py", ".sql", ".yaml") or path.name == "CODEOWNERS":
             grow(path)
 
 

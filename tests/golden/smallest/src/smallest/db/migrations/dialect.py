@@ -82,7 +82,7 @@ def add_statements(
     metadata: sa.MetaData = context.opts["target_metadata"]
     connection: Any = context.connection
     changed = {op.table_name: op for op in upgrade.ops if hasattr(op, "table_name")}
-    for name in {*metadata.tables, *changed}:
+    for name in dict.fromkeys([*metadata.tables, *changed]):
         table = metadata.tables.get(name)
         before, after = _existing(connection, name), _declared(context, table)
         is_new = isinstance(changed.get(name), CreateTableOp)
