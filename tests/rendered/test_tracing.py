@@ -102,26 +102,28 @@ async def test_values_and_messages_are_in_no_span(
         assert "message" not in each.to_json()
 
 
-async def test_values_in_the_errors_of_a_driver_are_in_no_span(
-    database: Database, spans: Spans
-) -> None:
-    """Such an error comes from no server: most have no code, and the value in their
-    message.
-    """
-    statement = text("SELECT CAST(:value AS DECIMAL)")
-    with tracer.start_as_current_span("handler"):
-        async with database.write() as session:
-            with pytest.raises((DBAPIError, AttributeError, TypeError)):
-                await session.execute(statement, {"value": Unknown()})
-            await session.rollback()
+if DIALECT != "mysql":  # its drivers send any object as a text
 
-    failed = spans.of("SELECT")
-    assert failed.status.status_code is StatusCode.ERROR
-    assert failed.attributes
-    # asyncpg has the code of a server for some of them.
-    assert failed.attributes.get("db.response.status_code", "22000") == "22000"
-    for each in spans.get_finished_spans():
-        assert CANARY not in each.to_json()
+    async def test_values_in_the_errors_of_a_driver_are_in_no_span(
+        database: Database, spans: Spans
+    ) -> None:
+        """Such an error comes from no server: most have no code, and the value in their
+        message.
+        """
+        statement = text("SELECT CAST(:value AS DECIMAL)")
+        with tracer.start_as_current_span("handler"):
+            async with database.write() as session:
+                with pytest.raises((DBAPIError, AttributeError, TypeError)):
+                    await session.execute(statement, {"value": Unknown()})
+                await session.rollback()
+
+        failed = spans.of("SELECT")
+        assert failed.status.status_code is StatusCode.ERROR
+        assert failed.attributes
+        # asyncpg has the code of a server for some of them.
+        assert failed.attributes.get("db.response.status_code", "22000") == "22000"
+        for each in spans.get_finished_spans():
+            assert CANARY not in each.to_json()
 
 
 async def test_statement_that_is_cancelled_ends_its_spans(

@@ -1,5 +1,6 @@
 """asyncmy: how to connect, ping, and reach the socket."""
 
+import logging
 from typing import Any
 
 from asyncmy.connection import Connection, _MySQLProtocol  # type: ignore[attr-defined]
@@ -19,6 +20,8 @@ from .watchdog import BoundedDialect
 DRIVERNAME = "mysql+asyncmy_bounded"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
 require(_MySQLProtocol, "buffer_updated", "wait_for_data")
+# It logs the warnings of the server, which quote values.
+logging.getLogger("asyncmy").setLevel(logging.ERROR)
 # At most so much of a result is buffered here; the rest stays in the server.
 BUFFER_BYTES = 256 * 1024
 
