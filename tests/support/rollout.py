@@ -107,7 +107,7 @@ class Fleet:
 
 
 def assert_silent(program: Program) -> None:
-    """Nothing went wrong, and what belongs to a customer is not told."""
+    """No traceback is in the log, and no value of a customer (`canary`)."""
     log = program.log.read_text()
     assert "Traceback" not in log
     assert "canary" not in log
@@ -150,7 +150,7 @@ class Load:
 
 
 class SlowUpload:
-    """An import of one order, whose body ends when it is told to."""
+    """An import of one order, whose body ends at `finish()`."""
 
     def __init__(self, edge: Balancer) -> None:
         self._edge, self._goes_on = edge, threading.Event()
