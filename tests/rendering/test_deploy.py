@@ -1,5 +1,6 @@
 """Files for deployment agree with the answers, and their times with each other."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support import manifests
 from tests.support.rendering import Answers, render
 
 FLEET = {"max_instances": 7}
@@ -211,7 +213,8 @@ def test_pods_of_pgbouncer_share_its_budget(everything: Found, folder: Path) -> 
 
 def test_network_policies_close_what_is_not_named(everything: Found) -> None:
     policy = everything["NetworkPolicy", "shop"]["spec"]
-    assert policy["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "shop"}
+    all_pods = {"app.kubernetes.io/part-of": "shop"}
+    assert policy["podSelector"]["matchLabels"] == all_pods
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in policy
     ports = {each["port"] for rule in policy["egress"] for each in rule["ports"]}
@@ -220,7 +223,48 @@ def test_network_policies_close_what_is_not_named(everything: Found) -> None:
         if kind not in {"Deployment", "Job"}:
             continue
         labels = document["spec"]["template"]["metadata"]["labels"]
-        assert labels["app.kubernetes.io/name"] == "shop", "no policy would select it"
+        assert all_pods.items() <= labels.items(), "no policy would select it"
+
+
+def pods_with(**labels: str) -> dict[str, Any]:
+    """A selector of pods by standard labels, as `part_of="shop"`."""
+    prefix = "app.kubernetes.io/"
+    names = {prefix + key.replace("_", "-"): value for key, value in labels.items()}
+    return {"podSelector": {"matchLabels": names}}
+
+
+def namespace(name: str) -> dict[str, Any]:
+    labels = {"kubernetes.io/metadata.name": name}
+    return {"namespaceSelector": {"matchLabels": labels}}
+
+
+@pytest.mark.parametrize(
+    ("name", "selected", "client", "port"),
+    [
+        ("requests", pods_with(name="shop"), namespace("ingress-nginx"), "http"),
+        ("metrics", pods_with(part_of="shop"), namespace("monitoring"), "metrics"),
+        (
+            "pgbouncer",
+            pods_with(name="shop-pgbouncer"),
+            pods_with(part_of="shop"),
+            6432,
+        ),
+    ],
+    ids=["requests", "metrics", "pgbouncer"],
+)
+def test_network_policy_lets_in_one_kind_of_client(
+    everything: Found,
+    name: str,
+    selected: dict[str, Any],
+    client: dict[str, Any],
+    port: str | int,
+) -> None:
+    """A rule without `from` would let in every pod of the cluster."""
+    assert everything["NetworkPolicy", f"shop-{name}"]["spec"] == {
+        **selected,
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [client], "ports": [{"port": port}]}],
+    }
 
 
 @pytest.mark.parametrize(
@@ -242,6 +286,43 @@ def test_network_policy_lets_out_what_the_cloud_asks_for(
     assert found_ports == ports | {53, 5432}
 
 
+@pytest.mark.parametrize(
+    ("cloud", "annotation", "labels"),
+    [
+        ("aws_rds", "eks.amazonaws.com/role-arn", {}),
+        ("gcp_cloud_sql", "iam.gke.io/gcp-service-account", {}),
+        (
+            "azure",
+            "azure.workload.identity/client-id",
+            {"azure.workload.identity/use": "true"},
+        ),
+    ],
+)
+def test_pods_that_log_in_by_a_token_have_an_identity_of_the_cloud(
+    template: Path, tmp_path: Path, cloud: str, annotation: str, labels: dict[str, str]
+) -> None:
+    """Of the service, and of the migration, which is another user of the database."""
+    answers = {"cloud": cloud, "auth": "token", "with_celery": True}
+    found = in_cluster(template, tmp_path, answers)
+
+    overlay = tmp_path / "shop" / "deploy" / "kubernetes" / "production"
+    text = (overlay / "kustomization.yaml").read_text()
+    named = {
+        account["metadata"]["name"]: account["metadata"]["annotations"][annotation]
+        for patch in yaml.safe_load(text)["patches"]
+        if (account := yaml.safe_load(patch["patch"]))["kind"] == "ServiceAccount"
+    }
+    assert {name for kind, name in found if kind == "ServiceAccount"} == named.keys()
+    assert all(named.values())
+    for (kind, name), document in found.items():
+        if kind not in {"Deployment", "Job"}:
+            continue
+        pod = document["spec"]["template"]
+        own = "shop-migrate" if name == "shop-migrate" else "shop"
+        assert pod["spec"]["serviceAccountName"] == own
+        assert labels.items() <= pod["metadata"]["labels"].items()
+
+
 def test_overlay_is_written_once(
     template: Path, everything: Found, folder: Path
 ) -> None:
@@ -249,6 +330,19 @@ def test_overlay_is_written_once(
 
     described = yaml.safe_load((overlay / "kustomization.yaml").read_text())
     assert described["resources"] == ["../base", "ingress.yaml"]
+    # The hosts of PgBouncer, where the base includes them.
+    base = (overlay.parent / "base" / "pgbouncer.ini").read_text()
+    (included,) = re.findall(r"^%include (\S+)$", base, re.MULTILINE)
+    pod = pods(everything)["shop-pgbouncer"]
+    (mount,) = [
+        each
+        for each in pod["containers"][0]["volumeMounts"]
+        if each["mountPath"] == included
+    ]
+    (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
+    generated = {each["name"]: each for each in described["configMapGenerator"]}
+    assert generated[volume["configMap"]["name"]]["files"] == [mount["subPath"]]
+    assert (overlay / mount["subPath"]).exists()
     images = {
         container["image"]
         for pod in pods(everything).values()
@@ -265,12 +359,35 @@ def test_cloud_run_starts_as_many_instances_as_there_are_connections_for(
     answers = FLEET | {"runtime": "cloud_run", "cloud": "gcp_cloud_sql"}
     kinds = described(template, tmp_path, "cloud-run.yaml", answers)
 
+    service = kinds["Service"]["metadata"]["annotations"]
+    assert service["run.googleapis.com/maxScale"] == "7", "of all its revisions"
     revision = kinds["Service"]["spec"]["template"]
     annotations = revision["metadata"]["annotations"]
     assert annotations["autoscaling.knative.dev/maxScale"] == "7"
     budget = (tmp_path / "shop" / "src" / "shop" / "db" / "budget.py").read_text()
     (pool_size,) = re.findall(r"^POOL_SIZE = (\d+)$", budget, re.MULTILINE)
     assert revision["spec"]["containerConcurrency"] == 4 * int(pool_size)
+
+
+def test_each_url_of_the_answers_reaches_cloud_run(
+    template: Path, tmp_path: Path
+) -> None:
+    """By secrets that README.md creates: else reads would go to the primary."""
+    answers = {"runtime": "cloud_run", "pooler": "transaction", "with_replicas": True}
+    project = render(template, tmp_path / "shop", answers)
+
+    readme = (project / "README.md").read_text()
+    created = re.findall(r"gcloud secrets create (\S+)", readme)
+    secrets = {name: name for name in created}
+    given = {
+        name: manifests.on_cloud_run(project, name, secrets).variables
+        for name in ("cloud-run.yaml", "cloud-run-migrate.yaml")
+    }
+    names = {"DATABASE_URL", "DATABASE_DIRECT_URL", "DATABASE_REPLICA_URLS"}
+    assert names <= given["cloud-run.yaml"].keys()
+    assert names - {"DATABASE_REPLICA_URLS"} <= given["cloud-run-migrate.yaml"].keys()
+    used = {value for each in given.values() for value in each.values()}
+    assert set(created) <= used
 
 
 def test_longest_name_fits_the_job_of_cloud_run(template: Path, tmp_path: Path) -> None:
@@ -289,6 +406,7 @@ def test_lambda_reserves_as_many_functions_as_there_are_connections_for(
 
     resources = document["Resources"]
     assert resources["Service"]["Properties"]["ReservedConcurrentExecutions"] == 7
+    assert resources["Service"]["Properties"]["AutoPublishAlias"] == "live"
     assert resources["Migration"]["Properties"]["ReservedConcurrentExecutions"] == 1
     # It would open a second connection at each start.
     variables = resources["Service"]["Properties"]["Environment"]["Variables"]
@@ -343,6 +461,30 @@ def test_answer_decides_where_its_tests_run(
         check("vendor.renovate", project / "renovate.json")
 
 
+def test_release_of_the_template_does_not_wait_for_ever(
+    template: Path, tmp_path: Path
+) -> None:
+    """Renovate holds back what has no time, as a tag and a digest.
+
+    It looks up the address that the first copy was given.
+    """
+    project = render(template, tmp_path / "shop", {})
+
+    described = json.loads((project / "renovate.json").read_text())
+    waits = {
+        kind: rule.get("minimumReleaseAge") or rule.get("minimumReleaseAgeBehaviour")
+        for rule in described["packageRules"]
+        if rule.keys() & {"minimumReleaseAge", "minimumReleaseAgeBehaviour"}
+        for kind in rule.get("matchManagers", []) + rule.get("matchUpdateTypes", [])
+    }
+    assert described["minimumReleaseAge"] == "7 days"
+    assert waits.pop("copier") is None
+    assert waits == dict.fromkeys(("digest", "pin", "pinDigest"), "timestamp-optional")
+    readme = (template / "README.md").read_text()
+    (address,) = re.findall(r"uvx copier copy \S+ (\S+) ", readme)
+    assert address.startswith("https://")
+
+
 def check(schema: str, file: Path) -> None:
     subprocess.run(["check-jsonschema", "--builtin-schema", schema, file], check=True)
 
@@ -369,6 +511,7 @@ def test_gitlab_tests_on_the_database_of_the_answer(
     wanted = f"{url}database/app?sslmode=disable" if url else None
     assert variables.get("DATABASE_URL") == wanted
     assert jobs["default"]["image"] == f"python:{PYTHON}-trixie"
+    assert jobs["variables"]["UV_LOCKED"] == "1"
 
 
 def test_github_tests_on_the_python_of_the_image(
@@ -377,7 +520,9 @@ def test_github_tests_on_the_python_of_the_image(
     project = render(template, tmp_path / "shop", {})
 
     workflow = project / ".github" / "workflows" / "ci.yml"
-    assert yaml.safe_load(workflow.read_text())["env"]["UV_PYTHON"] == PYTHON
+    variables = yaml.safe_load(workflow.read_text())["env"]
+    # A change of pyproject.toml that uv.lock lacks fails here, and not at a release.
+    assert variables == {"UV_LOCKED": "1", "UV_PYTHON": PYTHON}
     dockerfile = (project / "Dockerfile").read_text()
     assert set(re.findall(r"^FROM python:(.*?)-", dockerfile, re.MULTILINE)) == {PYTHON}
 
@@ -449,6 +594,16 @@ def test_two_codeowners_agree_with_the_readme(
         if line.startswith("| `src/") and line.endswith("| yours |"):
             for file in re.findall(r"`([\w/.]+)`", line.split("|")[1]):
                 assert not any(each.endswith(file) for each in paths), file
+
+
+def test_hook_before_a_commit_is_make_lint(template: Path, tmp_path: Path) -> None:
+    project = render(template, tmp_path / "shop", {})
+
+    makefile = (project / "Makefile").read_text()
+    (recipe,) = re.findall(r"^lint: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    commands = [line.strip().replace("$(UV)", "uv") for line in recipe.splitlines()]
+    hooks = yaml.safe_load((project / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [each["entry"] for repo in hooks for each in repo["hooks"]] == commands
 
 
 @pytest.mark.parametrize("answers", [{}, {"driver": "aiosqlite"}], ids=["", "sqlite"])

@@ -88,6 +88,37 @@ def test_image_has_what_the_settings_name_and_no_secret(
         assert pod.variables["DATABASE_SSLROOTCERT"] in files
 
 
+def test_image_is_built_from_a_lock_and_names_its_source(
+    template: Path, tmp_path: Path
+) -> None:
+    project = render(template, tmp_path / "shop", {"description": "Sells tea"})
+    text = (project / "Dockerfile").read_text()
+
+    (check,) = re.findall(r"^RUN (test -f uv\.lock .*)$", text, re.MULTILINE)
+    done = subprocess.run(
+        ["sh", "-c", check], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "There is no uv.lock: run 'make lock', and commit the file.\n"
+    )
+    assert "\nlock:" in (project / "Makefile").read_text()
+    commands = re.findall(r"uv sync .*", text)
+    assert commands
+    assert all(" --locked " in each for each in commands)
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="(.*?)"', text))
+    assert labels == {
+        "title": "shop",
+        "description": "Sells tea",
+        "version": "$VERSION",
+        "revision": "$REVISION",
+    }
+    readme = (project / "README.md").read_text()
+    for argument in ("VERSION", "REVISION"):
+        assert re.search(rf"^ARG .*\b{argument}=", text, re.MULTILINE)
+        assert f"--build-arg {argument}=" in readme
+
+
 def test_package_of_a_function_has_what_the_settings_name_and_no_secret(
     template: Path, tmp_path: Path
 ) -> None:

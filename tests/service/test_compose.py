@@ -154,6 +154,8 @@ def test_compose_starts_what_was_answered(
         running = stack.enter_context(
             shop.running(command=service.container.command, **variables)
         )
+        # The address in the head of the file.
+        assert running.client.get("/docs").status_code == 200
         order = f"/orders/{running.client.post('/orders', json=NEW).json()['id']}"
         assert running.client.post(f"{order}/pay").status_code == 202
         wait_until(lambda: running.client.get(order).json()["status"] == "paid")

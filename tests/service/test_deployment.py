@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +19,7 @@ from tests.service.test_roles import PASSWORDS, bootstrap
 from tests.service.test_runtimes import beside_migrations
 from tests.support import manifests
 from tests.support.edge import Balancer, balancer
+from tests.support.manifests import Container
 from tests.support.rendering import Answers
 from tests.support.rollout import NEW, Deployed, Fleet, Load, assert_silent
 from tests.support.servers import SERVERS, Redis, Server
@@ -73,6 +75,8 @@ def buy(edge: Balancer) -> str:
         assert created.status_code == 201, created.text
         assert "strict-transport-security" in created.headers
         assert client.get("/metrics").status_code == 404
+        forged = client.get("/orders", headers={"Host": "forged.example.com"})
+        assert forged.status_code == 400
     return str(created.json()["id"])
 
 
@@ -166,6 +170,43 @@ def test_tasks_on_kubernetes_are_run_and_end_in_time(
             assert_silent(program)
 
 
+def test_first_deployment_of_a_container(
+    rendered: Callable[[Answers], Service], new_server: Server, tmp_path: Path
+) -> None:
+    """And the next one, with variables from the two files that README.md names."""
+    shop = rendered({"driver": "asyncpg", "runtime": "container"})
+    readme = (shop.folder / "README.md").read_text()
+    (migration,) = re.findall(r"--env-file \.env\.migrate shop (.+?) +#", readme)
+    (seconds,) = re.findall(r"give the container (\d+) s", readme)
+    owner, own = urls_of(shop, new_server)
+    host, image = "shop.example.com", manifests.image(shop.folder)
+
+    def container(**file: str) -> Container:
+        return replace(image, variables=image.variables | file)
+
+    run(
+        Deployed(
+            shop, replace(container(DATABASE_URL=owner), command=migration.split())
+        )
+    )
+    new_server.on("shop").execute(MANY)
+    service = replace(
+        container(DATABASE_URL=own, ALLOWED_HOSTS=host, DOCS="true"),
+        ready="/readyz",
+        grace=float(seconds),
+    )
+    with balancer(tmp_path, host) as edge, ExitStack() as stack:
+        fleet = Fleet(Deployed(shop, service), edge, stack, ROWS)
+        buy(edge)
+        with edge.client() as client:
+            assert client.get("/openapi.json").status_code == 200
+        with Load(edge) as load:
+            fleet.roll(load)
+        fleet.stop()
+
+    assert load.lost == []
+
+
 def test_first_deployment_on_cloud_run(
     rendered: Callable[[Answers], Service], new_server: Server, tmp_path: Path
 ) -> None:
@@ -198,10 +239,16 @@ def test_first_deployment_on_lambda(
     The configuration of a function names a secret, and has none.
     """
     shop = rendered({"driver": "asyncpg", "runtime": "lambda"})
-    parameters = {"MigrationSecret": "arn:migration", "Secret": "arn:service"}
+    owner, own = urls_of(shop, new_server)
     secrets = {
         arn: json.dumps({"DATABASE_URL": url})
-        for arn, url in zip(parameters.values(), urls_of(shop, new_server), strict=True)
+        for arn, url in (("arn:migration", owner), ("arn:service", own))
+    }
+    parameters = {
+        "MigrationSecret": "arn:migration",
+        "Secret": "arn:service",
+        "AWS::Region": "eu-central-1",
+        "AWS::URLSuffix": "amazonaws.com",
     }
     in_aws = {"PYTHONPATH": str(PROGRAMS / "aws"), "SECRETS": json.dumps(secrets)}
     migration, service = (

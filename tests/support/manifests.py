@@ -55,6 +55,7 @@ def in_kubernetes(project: Path) -> dict[str, Container]:
     maps = {
         each["name"]: dict(literal.split("=", 1) for literal in each["literals"])
         for each in overlay["configMapGenerator"]
+        if "literals" in each
     }
     base = yaml.safe_load((folder / "base" / "kustomization.yaml").read_text())
     found = {}
@@ -102,7 +103,9 @@ def on_lambda(project: Path, function: str, parameters: Mapping[str, str]) -> Co
     for each in (document["Globals"]["Function"], properties):
         variables |= each.get("Environment", {}).get("Variables", {})
     given = {
-        name: parameters[value[1]] if isinstance(value, tuple) else str(value)
+        name: _resolved(value[0], value[1], parameters)
+        if isinstance(value, tuple)
+        else str(value)
         for name, value in variables.items()
     }
     ready = given.pop("AWS_LWA_READINESS_CHECK_PATH", "")
@@ -123,6 +126,13 @@ def in_compose(project: Path) -> dict[str, Container]:
         for name, each in document["services"].items()
         if each.get("build") == "."
     }
+
+
+def _resolved(function: str, argument: str, parameters: Mapping[str, str]) -> str:
+    """The value of `!Ref` or `!Sub`."""
+    if function == "Sub":
+        return re.sub(r"\$\{(.+?)\}", lambda found: parameters[found[1]], argument)
+    return parameters[argument]
 
 
 def _pairs(container: dict[str, Any], secrets: Mapping[str, str]) -> dict[str, str]:

@@ -95,11 +95,23 @@ class Fleet:
         self._await_end(old)
 
     def stop(self) -> None:
+        self._assert_discreet()
         self._running.process.send_signal(signal.SIGTERM)
         self._await_end(self._running)
 
     def _start(self) -> Running:
         return self._stack.enter_context(self.deployed.instance(self.edge))
+
+    def _assert_discreet(self) -> None:
+        """No metric and no API document has a value of a customer or a password."""
+        running, shop = self._running, self.deployed.service
+        answers = [running.client.get("/openapi.json")]
+        if (shop.folder / "src" / shop.package / "web" / "metrics.py").exists():
+            metrics = httpx.get(running.metrics_url).raise_for_status()
+            assert "http_request_duration_seconds_count{" in metrics.text
+            answers.append(metrics)
+        for answer in answers:
+            assert "canary" not in f"{answer.headers} {answer.text}"
 
     def _await_end(self, running: Running) -> None:
         assert running.process.wait(timeout=self.deployed.container.grace) == 0

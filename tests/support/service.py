@@ -43,6 +43,8 @@ class Program:
 @dataclass(frozen=True)
 class Running(Program):
     client: httpx.Client
+    # That of /metrics, where the service has it.
+    metrics_url: str
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ class Service:
                 text=True,
             )
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            running = Running(process, log, client)
+            metrics_url = f"http://127.0.0.1:{address['METRICS_PORT']}/metrics"
+            running = Running(process, log, client, metrics_url)
             try:
                 if ready:
                     wait_for(running, ready)

@@ -4,9 +4,11 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import copier
 import pytest
+import yaml
 
 from tests.support.rendered_tests import all_tests
 from tests.support.rendering import (
@@ -27,6 +29,7 @@ DRIVERS = ("asyncpg", "aiosqlite")
 AFTER_NEXT = "9999.0.1"
 FIRST = "1.0.0rc1"
 SEAM = "# This service:"
+OURS = "# A line of ours."
 THINGS = '''"""Things: what this service is really about."""
 
 from typing import Annotated
@@ -280,7 +283,7 @@ def test_every_file_really_changes(next_template: Path, tmp_path: Path) -> None:
 
 
 def project_on(
-    template: Path, folder: Path, driver: str, version: str, **answers: bool
+    template: Path, folder: Path, driver: str, version: str, **answers: Any
 ) -> Path:
     copier.run_copy(
         str(template),
@@ -438,6 +441,76 @@ def test_every_release_can_be_updated(
             elif path == "migrations/options.py" and first:
                 expected[path] = first  # what is new and the owner's arrives once
         assert updated == expected
+
+
+VERSIONS = [version for version, _ in releases()]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_lines_below_a_seam_stay_when_a_release_is_updated(
+    template: Path, tmp_path: Path, version: str, driver: str
+) -> None:
+    project = project_on(template, tmp_path / "old" / "shop", driver, version)
+    original = files(project)
+    seams = {
+        path
+        for path, content in original.items()
+        if SEAM.encode() in content and path != "README.md"
+    }
+    assert {".gitignore", "Makefile", "compose.yaml", "pyproject.toml"} <= seams
+    for path in seams:
+        below_each_seam(project / path)
+    if version != FIRST:  # its sentence at the end was another: CHANGELOG.md says so
+        below_the_seam(project / "README.md", OURS)
+        seams.add("README.md")
+    commit(project, "Our work")
+    update(project)
+
+    assert_merged(project)
+    updated = files(project)
+    fresh = files(render(template, tmp_path / "fresh" / "shop", {"driver": driver}))
+    for path in seams:
+        lines = updated[path].decode().splitlines(keepends=True)
+        own = [line for line in lines if line.strip() == OURS]
+        assert own, path
+        assert "".join(line for line in lines if line not in own) == (
+            fresh[path].decode()
+        )
+
+
+def below_each_seam(path: Path) -> None:
+    seam = re.compile(rf"^( *){SEAM}.*\n", re.MULTILINE)
+    path.write_text(seam.sub(rf"\g<0>\1{OURS}\n", path.read_text()))
+
+
+def test_pods_of_an_earlier_release_are_selected_by_the_next_one(
+    template: Path, tmp_path: Path
+) -> None:
+    """The selector of a Deployment cannot change: `kubectl apply` would fail.
+
+    A Service that selects other labels has no pod until the first new one is ready.
+    """
+    answers = {"runtime": "kubernetes", "with_celery": True}
+    project = project_on(template, tmp_path / "shop", "asyncpg", "1.0.0rc2", **answers)
+    before = selectors(project)
+    assert len(before) == 4
+    update(project)
+
+    assert_merged(project)
+    after = selectors(project)
+    assert {each: after[each] for each in before} == before
+    assert not (project / "deploy" / "kubernetes.yaml").exists()
+
+
+def selectors(project: Path) -> dict[tuple[str, str], Any]:
+    """Of each Service and Deployment, by kind and name."""
+    return {
+        (document["kind"], document["metadata"]["name"]): document["spec"]["selector"]
+        for path in (project / "deploy").rglob("*.yaml")
+        for document in yaml.safe_load_all(path.read_text())
+        if document["kind"] in {"Deployment", "Service"}
+    }
 
 
 # Modules of the first release that are somewhere else now.
