@@ -34,8 +34,8 @@ golden: .venv/ready ## Write the golden renderings anew; then review the diff
 bench: .venv/ready servers ## Measure the service beside others, in ratios; PART=clients for one part
 	python -m benchmarks.bench $(PART)
 
-drill: .venv/ready servers ## Provoke six faults under Prometheus, and draw docs/dashboard.png by Chromium
-	@python -m tools.drill docs/dashboard.png
+drill: .venv/ready servers ## Provoke six faults under Prometheus, and draw the dashboard by Chromium
+	@python -m tools.drill template/docs/dashboard.png
 
 # Not uv.lock, which would carry the address of a registry into every clone.
 lock: $(UV) ## Write requirements.txt anew from pyproject.toml, and the names to refuse

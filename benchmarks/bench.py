@@ -35,6 +35,7 @@ PARTS: dict[str, Part] = {
         costs.start,
         costs.replicas,
         costs.tasks,
+        costs.observing,
         costs.tracing,
     )
 }

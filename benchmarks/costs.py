@@ -1,4 +1,6 @@
-"""What is measured once: a start, a worker's memory, a rejection, tasks, traces."""
+"""What is measured once: a start, a worker's memory, a rejection, tasks, traces, and
+what the metrics and the log of a request add.
+"""
 
 import json
 from pathlib import Path
@@ -9,14 +11,15 @@ from time import perf_counter
 from benchmarks.parts import Effort
 from benchmarks.projects import POOL, Project, Workshop
 from benchmarks.report import Row, at_least, at_most
-from benchmarks.serving import Numbers, loading, medians, serving
-from benchmarks.workloads import GET, Cell
+from benchmarks.serving import Load, Numbers, Running, loading, medians, serving
+from benchmarks.workloads import GET, PLAIN, Cell
 from tests.support.clusters import own_cluster
 from tests.support.collector import collecting
 from tests.support.servers import Redis
 from tests.support.service import Service
 
 START, MEMORY_MB, REJECTION_US, ROUTING, TRACED = 1.2, 90, 60, 1.03, 1.1
+OBSERVED_US = 53  # what the line in the log alone took, as a record of `logging`
 # What a service imports of libraries.
 IMPORTED = """
 import sys
@@ -44,6 +47,10 @@ def start(shop: Workshop, effort: Effort) -> list[Row]:
     for setting, project in (
         ("asyncpg", shop.project()),
         ("replicas, Celery", everything(shop)),
+        (
+            "replicas, Celery, tracing, PgBouncer",
+            shop.pooled(with_replicas=True, with_celery=True, with_tracing=True),
+        ),
     ):
         ratio = start_ratio(project, effort.rounds)
         row = ("start", setting, "start", ratio, "x bare FastAPI")
@@ -105,11 +112,31 @@ def tasks(shop: Workshop, effort: Effort) -> list[Row]:
     return [Row(*row, at_least(2))]
 
 
+def observing(shop: Workshop, effort: Effort) -> list[Row]:
+    """CPU that the metrics and the line in the log of a request take together."""
+    project, cell = shop.project(), Cell((PLAIN,), seconds=effort.seconds)
+    with (
+        serving(project, "ours:app") as whole,
+        serving(project, "ours:unobserved") as without,
+        loading(project) as load,
+    ):
+        servers = {"ours": whole, "unobserved": without}
+        found = in_turn(load, servers, cell, effort.rounds)
+    added = (found["ours"]["cpu"] - found["unobserved"]["cpu"]) * 1e6
+    row = (
+        "observing",
+        "no session",
+        "metrics and log of a request",
+        added,
+        "us of CPU",
+    )
+    return [Row(*row, at_most(OBSERVED_US), {"ours": found["ours"]})]
+
+
 def tracing(shop: Workshop, effort: Effort) -> list[Row]:
     """CPU of a read with one trace in ten exported, and without tracing."""
     plain, traced = shop.project(), shop.project(with_tracing=True)
     cell = Cell((GET,), seconds=effort.seconds)
-    rounds: dict[str, list[Numbers]] = {"ours": [], "traced": []}
     with (
         TemporaryDirectory(dir="/tmp") as folder,
         collecting(Service(traced.folder), Path(folder)) as collector,
@@ -117,11 +144,20 @@ def tracing(shop: Workshop, effort: Effort) -> list[Row]:
         serving(traced, "ours:app", **collector.endpoint) as with_spans,
         loading(plain) as load,
     ):
-        for _ in range(effort.rounds):
-            rounds["ours"].append(load(without, cell))
-            rounds["traced"].append(load(with_spans, cell))
+        servers = {"ours": without, "traced": with_spans}
+        found = in_turn(load, servers, cell, effort.rounds)
         assert collector.spans()
-    found = {name: medians(each) for name, each in rounds.items()}
     ratio = found["traced"]["cpu"] / found["ours"]["cpu"]
     row = ("tracing", "asyncpg, 1 in 10", "CPU of a read", ratio, "x without tracing")
     return [Row(*row, at_most(TRACED))]
+
+
+def in_turn(
+    load: Load, servers: dict[str, Running], cell: Cell, rounds: int
+) -> dict[str, Numbers]:
+    """Medians of servers that take turns."""
+    seen: dict[str, list[Numbers]] = {name: [] for name in servers}
+    for turn in range(rounds):
+        for name in [*servers][:: -1 if turn % 2 else 1]:
+            seen[name].append(load(servers[name], cell))
+    return {name: medians(each) for name, each in seen.items()}

@@ -119,9 +119,9 @@ class Workshop:
             self.projects[key] = project
         return self.projects[key]
 
-    def pooled(self) -> Project:
+    def pooled(self, **answers: object) -> Project:
         """The service behind PgBouncer, on the same database."""
-        project = self.project(pooler="transaction")
+        project = self.project("asyncpg", pooler="transaction", **answers)
         pooler = self.pgbouncer.through(project.variables["DATABASE_URL"])
         behind = {"DATABASE_URL": pooler, "BENCH_POOLER": "transaction"}
         return replace(project, variables=project.variables | behind)

@@ -91,8 +91,11 @@ def answers(running: Running) -> bool:
         return False
 
 
+Load = Callable[[Running, Cell], Numbers]
+
+
 @contextmanager
-def loading(project: Project) -> Iterator[Callable[[Running, Cell], Numbers]]:
+def loading(project: Project) -> Iterator[Load]:
     """Yield a function that loads a server."""
     with subprocess.Popen(
         [project.program("python"), HERE / "programs" / "load.py"],
@@ -148,4 +151,8 @@ def compare(
 
 
 def medians(rounds: list[Numbers]) -> Numbers:
-    return {name: median(each[name] for each in rounds) for name in rounds[0]}
+    """A round without an answer has no latency."""
+    names = dict.fromkeys(name for each in rounds for name in each)
+    return {
+        name: median(each[name] for each in rounds if name in each) for name in names
+    }

@@ -13,6 +13,7 @@ LINE = {"sku": "tea", "quantity": 2, "price_cents": 450}
 GET: Request = ("GET", f"/orders/{ORDER}", "")
 KEPT: Request = ("GET", f"/kept/{ORDER}", "")
 SLOW: Request = ("GET", "/slow", "")
+PLAIN: Request = ("GET", "/plain", "")
 POST: Request = (
     *("POST", "/orders"),
     json.dumps({"customer": "ada", "lines": [LINE, LINE, LINE]}),

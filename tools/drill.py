@@ -1,11 +1,13 @@
 """A fault drill on a service with everything on, under a real Prometheus.
 
-Prints when each alert has fired, and draws the dashboard with what was measured:
-`python -m tools.drill docs/dashboard.png`. Every duration of the rules is a twentieth.
+Each fault fires its alerts, is higher in its panel than before, and is named by a line
+of the log, and by a span where it belongs to a trace. Prints when each alert has fired,
+and draws the dashboard with what was measured:
+`python -m tools.drill template/docs/dashboard.png`. Every duration of the rules is a
+twentieth.
 """
 
 import asyncio
-import gzip
 import json
 import os
 import re
@@ -17,10 +19,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import httpx
@@ -28,11 +29,12 @@ import yaml
 from sqlalchemy import make_url
 
 from tests.support.clusters import Cluster, postgresql_cluster
+from tests.support.collector import collecting
 from tests.support.processes import children
 from tests.support.rendering import ROOT, isolate, snapshot
 from tests.support.servers import Redis, unpacked
 from tests.support.service import ORDER, PROGRAMS, Running, copy, free_port
-from tools.dashboard import draw
+from tools.dashboard import draw, measured
 
 ANSWERS = {
     "project_name": "shop",
@@ -45,17 +47,53 @@ FASTER = 20
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 PROMETHEUS = ROOT / ".servers" / "prometheus"
 QUIET_SECONDS, CLIENTS = 25, 16
-# The alerts of each fault, and words of the record of the log that names the cause.
+# Until the last effect of a fault has left the range of a query.
+SETTLE_SECONDS = 12
+
+
+class Expected(NamedTuple):
+    """What names a fault: alerts, the title of a panel, words of a line of the log, and
+    the name of a span, with the least seconds that it takes.
+    """
+
+    alerts: set[str]
+    panel: str
+    words: str
+    # Without one: the probe of a replica and a line of gunicorn belong to no trace, and
+    # a process that is killed exports nothing.
+    span: tuple[str, float] | None = None
+
+
 EXPECTED = {
-    "slow route": ({"SlowRequests"}, r'POST /orders 201.*"duration_ms": \d{4}'),
-    "pool exhausted": (
-        {"PoolSaturated", "PoolQueue", "CheckoutsRejected"},
-        "busy: ",
+    "slow route": Expected(
+        {"SlowRequests"},
+        "Duration by route, 1 in 100 takes longer",
+        r'POST /orders 201.*"duration_ms": \d{4}',
+        ("INSERT orders", 1),
     ),
-    "replica lags": ({"ReplicaLag", "ReplicaBanned"}, r"banned for 10 s \(lag\)"),
-    "worker killed": ({"WorkerEnded"}, "was sent SIGKILL"),
-    "task killed": ({"TasksFailed"}, "was killed with its process"),
-    "primary moved": ({"PrimaryMoved"}, "primary is .* now, was "),
+    "pool exhausted": Expected(
+        {"PoolSaturated", "PoolQueue", "CheckoutsRejected"},
+        "Checkouts in the queue",
+        r"connection pool rejected \d+ checkouts",
+        ("queue", 1),
+    ),
+    "replica lags": Expected(
+        {"ReplicaLag", "ReplicaBanned"},
+        "Replication lag",
+        r"banned for 10 s \(lag\)",
+    ),
+    "worker killed": Expected(
+        {"WorkerEnded"}, "Workers that ended", "was sent SIGKILL"
+    ),
+    "task killed": Expected(
+        {"TasksFailed"}, "Attempts by outcome", "was killed with its process"
+    ),
+    "primary moved": Expected(
+        {"PrimaryMoved"},
+        "Processes by primary",
+        "primary is .* now, was ",
+        ("connect", 0),
+    ),
 }
 Bands = dict[str, tuple[float, float]]
 
@@ -68,29 +106,6 @@ def faster(rules: str) -> str:
         return f"{found[1]}{max(round(seconds), 3)}s"
 
     return re.sub(r"(\[|for: )(\d+)([smh])\b", divide, rules)
-
-
-class Collector(ThreadingHTTPServer):
-    """Takes traces by OTLP, and keeps their bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Receiver)
-        self.received: list[bytes] = []
-        Thread(target=self.serve_forever, daemon=True).start()
-
-
-class Receiver(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers["Content-Encoding"] == "gzip":
-            body = gzip.decompress(body)
-        assert isinstance(self.server, Collector)
-        self.server.received.append(body)
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
 
 
 @contextmanager
@@ -237,7 +252,7 @@ def main() -> None:
         shop.install()
         (folder / "cluster").mkdir(mode=0o755)
         cluster = stack.enter_context(postgresql_cluster(folder / "cluster"))
-        traces = stack.enter_context(Collector())
+        traces = stack.enter_context(collecting(shop, folder))
         redis = stack.enter_context(Redis(folder / "redis"))
         redis.start()
         url, replicas = cluster.database("shop")
@@ -249,7 +264,7 @@ def main() -> None:
             "CELERY_METRICS_PORT": str(scraped),
             "DATABASE_POOL_SIZE": "3",
             "DATABASE_REPLICA_URLS": ",".join(replicas),
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{traces.server_port}",
+            **traces.endpoint,
             "OTEL_TRACES_SAMPLER": "always_on",
             "DATABASE_URL": url.replace(f"{hosts[0].host}:{hosts[0].port}", both),
             "PORT": str(port),
@@ -275,17 +290,59 @@ def main() -> None:
         alerts = fired(ask, began, end)
         for name, at in sorted(alerts.items(), key=lambda each: each[1]):
             print(f"{at - began:5.0f} s  {name}")
-        dashboard = shop.folder / "deploy" / "monitoring" / "dashboard.json"
-        draw(json.loads(dashboard.read_text()), ask, bands, Path(sys.argv[1]))
+        path = shop.folder / "deploy" / "monitoring" / "dashboard.json"
+        dashboard = json.loads(path.read_text())
+        draw(dashboard, ask, bands, Path(sys.argv[1]))
+        panels = {each["title"]: each for each in dashboard["panels"]}
         logs = running.log.read_text() + worker.log.read_text()
-        for name, (names, words) in EXPECTED.items():
-            records = [each for each in logs.splitlines() if re.search(words, each)]
-            assert records, f"{name} is not in the log"
-            record = json.loads(records[0])
-            trace = record.get("trace_id", "")
-            print(f"{name}: {record['message']} {f'(trace {trace})' if trace else ''}")
-            assert not trace or bytes.fromhex(trace) in b"".join(traces.received)
-            assert names <= alerts.keys(), names - alerts.keys()
+        spans = traces.spans()
+        for name, expected in EXPECTED.items():
+            missing = expected.alerts - alerts.keys()
+            assert not missing, f"{name}: {missing} have not fired"
+            shown = is_shown(ask, panels[expected.panel], name, bands)
+            assert shown, f"{name} is not in the panel {expected.panel}"
+            print(f"{name}: {named(expected, logs, spans)}")
+
+
+def is_shown(
+    ask: httpx.Client, panel: dict[str, Any], fault: str, bands: Bands
+) -> bool:
+    """Whether a series of the panel is higher than in each quiet time before."""
+    began, end = bands[fault]
+    first = min(each for each, _ in bands.values()) - QUIET_SECONDS
+    last = end + SETTLE_SECONDS
+    for points in measured(ask, panel, (first, last)).values():
+        during = [value for at, value in points if began <= at]
+        quiet = [
+            value
+            for at, value in points
+            if at < began
+            and not any(a <= at <= b + SETTLE_SECONDS for a, b in bands.values())
+        ]
+        if during and max(during) > max(quiet, default=0):
+            return True
+    return False
+
+
+def named(expected: Expected, logs: str, spans: list[Any]) -> str:
+    """The message of the record and the span that name the cause."""
+    lines = [each for each in logs.splitlines() if re.search(expected.words, each)]
+    assert lines, f"{expected.words} is not in the log"
+    record = json.loads(lines[0])
+    if not expected.span:
+        return f"{record['message']} (no trace)"
+    name, seconds = expected.span
+    trace = record.get("trace_id")
+    found = [
+        each
+        for each in spans
+        if each["name"] == name
+        and each["seconds"] >= seconds
+        and trace in (None, each["trace"])
+    ]
+    assert found, f"no span {name} of {seconds} s in trace {trace}"
+    span = f"{name}, {found[0]['seconds']:.1f} s, trace {found[0]['trace']}"
+    return f"{record['message']} ({span})"
 
 
 if __name__ == "__main__":

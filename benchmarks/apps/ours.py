@@ -4,6 +4,7 @@
 # mypy: disable-error-code="import-not-found, misc, untyped-decorator"
 
 import gc
+import logging
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from drivers import SLOW
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import BaseModel
 from service.db import Read
+from service.features import OBSERVERS
 from service.main import create_app
 from service.models import Order, OrderStatus
 from service.orders import SELECT_ORDER, OrderSummary
@@ -44,9 +46,20 @@ def app() -> FastAPI:
     async def slow(session: Read) -> None:
         await session.execute(SLOW_STATEMENT)
 
+    @app.get("/plain")
+    async def plain() -> None: ...
+
     gc.collect()  # as gunicorn.conf.py does, in each worker
     gc.freeze()
     return app
+
+
+def unobserved() -> FastAPI:
+    """A service without metrics of requests, and without their lines in the log."""
+    OBSERVERS.clear()
+    service = app()
+    logging.getLogger("service.web.middleware").setLevel("WARNING")
+    return service
 
 
 def full() -> FastAPI:

@@ -145,13 +145,15 @@ async def measure(job: Job) -> dict[str, float | str]:
     if failure:
         return {"failure": failure}
     count = len(latencies)
-    return {
+    found: dict[str, float | str] = {
         "rate": count / seconds,
         "refused": refusals / seconds,
         "cpu": cpu / max(1, count + refusals),
-        "p50": latencies[count // 2] if count else seconds,
-        "p99": latencies[count * 99 // 100] if count else seconds,
     }
+    if latencies:
+        found["p50"] = latencies[count // 2]
+        found["p99"] = latencies[count * 99 // 100]
+    return found
 
 
 def main() -> None:

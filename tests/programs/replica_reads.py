@@ -75,7 +75,9 @@ async def failover_is_logged(lab):
     """The first of two ways to the primary ends."""
     lines = []
     handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
+    handler.emit = lambda record: lines.append(
+        [record.getMessage(), record.primary, record.was]
+    )
     logging.getLogger("shop.db.replicas.failover").addHandler(handler)
     first = lab.proxies[PRIMARY]
     with Proxy("127.0.0.1", lab.ports[PRIMARY]) as second:
@@ -87,7 +89,7 @@ async def failover_is_logged(lab):
         names = {f"127.0.0.1:{first.port}": "first"}
         names[f"127.0.0.1:{second.port}"] = "second"
     for address, name in names.items():
-        lines = [line.replace(address, name) for line in lines]
+        lines = [[each.replace(address, name) for each in line] for line in lines]
     return lines
 
 

@@ -30,6 +30,8 @@ def lines(body):
                     "id": span.span_id.hex(),
                     "parent": span.parent_span_id.hex(),
                     "error": span.status.code == span.status.STATUS_CODE_ERROR,
+                    "seconds": (span.end_time_unix_nano - span.start_time_unix_nano)
+                    / 1e9,
                     "attributes": attributes(span.attributes),
                     "resource": of_process,
                     "all": str(span),

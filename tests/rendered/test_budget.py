@@ -23,7 +23,7 @@ class ExitError(Exception):
 
 async def logged(
     settings: Settings, log: pytest.LogCaptureFixture, **changes: Any
-) -> str:
+) -> logging.LogRecord:
     """Start with other settings, and wait for the log line about the budget."""
     with log.at_level(logging.INFO):
         async with open_database_checked(settings.model_copy(update=changes)):
@@ -31,7 +31,7 @@ async def logged(
                 while BUDGET not in log.text:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
     (record,) = [each for each in log.records if BUDGET in each.message]
-    return f"{record.levelname} {record.message}"
+    return record
 
 
 async def test_budget_that_does_not_fit_is_logged(
@@ -40,13 +40,16 @@ async def test_budget_that_does_not_fit_is_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "3")
-    line = await logged(settings, caplog, database_budget_check="warn", **TOO_MANY)
+    record = await logged(settings, caplog, database_budget_check="warn", **TOO_MANY)
 
     processes = FLEET_PROCESSES // WORKERS * 3
     total, _ = connection_demand(settings.model_copy(update=TOO_MANY))
-    assert line.startswith(f"WARNING {BUDGET}{processes} processes at the peak")
-    assert " x 1000000" in line
-    assert f" = {total}, but " in line
+    assert record.levelname == "WARNING"
+    assert record.message.startswith(f"{BUDGET}{processes} processes at the peak")
+    assert " x 1000000" in record.message
+    assert f" = {total}, but " in record.message
+    facts = {"budget": "fail", "processes": processes, "connections": total}
+    assert facts.items() <= vars(record).items()
     assert total >= processes * 1_000_000
 
 
@@ -78,9 +81,11 @@ async def test_budget_is_not_checked_when_the_check_is_off(settings: Settings) -
 async def test_start_does_not_fail_when_the_budget_cannot_be_checked(
     unreachable: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    line = await logged(unreachable, caplog, database_budget_check="refuse")
+    record = await logged(unreachable, caplog, database_budget_check="refuse")
 
-    assert line.startswith(f"WARNING {BUDGET}cannot be checked: ")
+    assert record.levelname == "WARNING"
+    assert record.message.startswith(f"{BUDGET}cannot be checked: ")
+    assert vars(record)["budget"] == "warn"
 
 
 async def test_start_does_not_wait_for_a_silent_server(settings: Settings) -> None:

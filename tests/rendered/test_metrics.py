@@ -217,6 +217,8 @@ async def test_leak_is_logged_with_its_request_and_place(
     assert re.match(start, line["message"])
     assert (place in line["message"]) is trace
     assert line["request_id"] == "abc"
+    assert (line["pool"], line["seconds"]) == ("primary", 0)
+    assert line["message"].endswith(line["at"])
 
 
 async def test_scrape_shows_the_metrics(client: AsyncClient) -> None:

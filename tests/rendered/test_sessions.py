@@ -13,6 +13,7 @@ from shop.db import Database, Write
 from shop.db.config.backend import DIALECT
 from sqlalchemy import delete, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 DDL = text(
@@ -52,6 +53,23 @@ def checked_out(database: Database) -> int:
 async def rows(database: Database) -> list[int]:
     async with database.read() as session:
         return list(await session.scalars(select(PROBES.c.id)))
+
+
+async def test_write_without_entities_is_not_flushed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush takes 30 us, also if there is nothing to do."""
+    flushed: list[object] = []
+
+    async def flush(session: object) -> None:
+        flushed.append(session)
+
+    monkeypatch.setattr(AsyncSession, "flush", flush)
+    async with database.write() as session:
+        await session.execute(insert(PROBES).values(id=1))
+
+    assert await rows(database) == [1]
+    assert flushed == []
 
 
 async def test_what_fails_after_the_handler_is_no_success(

@@ -1,18 +1,26 @@
 """Spans of sessions: what is recorded, below what, and what is never in a span."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from threading import Event
+from typing import Any
 
 import pytest
 from database import SLOW
 from fastapi import FastAPI
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import (
+    SimpleSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
+from prometheus_client import REGISTRY
 from shop.db import Database
 from shop.db.config.backend import DIALECT
+from shop.tracing import http, provider
 from sqlalchemy import bindparam, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from test_sessions import PROBES, checked_out, probes  # noqa: F401
@@ -213,6 +221,87 @@ async def test_request_has_its_route_and_status(
     assert str(NUMBER) not in request.to_json()
     assert request.context
     assert f"{request.context.trace_id:032x}" in CALLER
+
+
+class Hanging(SpanExporter):
+    """An endpoint that does not answer before it is released."""
+
+    def __init__(self) -> None:
+        self.begun, self.released = Event(), Event()
+        self.ended = 0
+
+    def export(self, _: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.begun.set()
+        self.released.wait(0 if self.ended else 10)
+        self.ended += 1
+        return SpanExportResult.SUCCESS
+
+
+def dropped(reason: str) -> float:
+    name = "tracing_spans_dropped_total"
+    return REGISTRY.get_sample_value(name, {"reason": reason}) or 0
+
+
+async def test_answers_come_while_an_export_hangs(
+    app: FastAPI, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spans beyond the queue are dropped and counted."""
+    monkeypatch.setattr(provider, "MAX_QUEUE", 4)
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
+    hanging, before = Hanging(), dropped(provider.QUEUE_FULL)
+    traces = provider._provider(provider.CountingExporter(hanging, provider.Reasons()))
+    monkeypatch.setattr(http, "TRACER", traces.get_tracer(__name__))
+    async with serve(app) as client:
+        for number in range(10):
+            headers = {"traceparent": f"{CALLER}-01"}
+            assert (await client.get("/orders", headers=headers)).status_code == 200
+            if not number:
+                assert await asyncio.to_thread(hanging.begun.wait, 10)
+    assert hanging.ended == 0
+    hanging.released.set()
+    traces.force_flush()
+
+    # One is in the export, and four are in the queue.
+    assert hanging.ended == 5
+    assert dropped(provider.QUEUE_FULL) == before + 5
+    traces.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("given", "sampler"),
+    [
+        ({}, "ParentBased{root:TraceIdRatioBased{0.1},"),
+        (
+            {"OTEL_TRACES_SAMPLER_ARG": "0.5"},
+            "ParentBased{root:TraceIdRatioBased{0.5},",
+        ),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio"}, "TraceIdRatioBased{0.1}"),
+        ({"OTEL_TRACES_SAMPLER": "always_on"}, "AlwaysOnSampler"),
+    ],
+)
+def test_each_variable_of_the_sampler_has_a_default(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], sampler: str
+) -> None:
+    for name in provider.SAMPLER:
+        monkeypatch.setenv(name, given.get(name, ""))
+    exporter = provider.CountingExporter(InMemorySpanExporter(), provider.Reasons())
+    traces = provider._provider(exporter)
+    traces.shutdown()
+
+    assert traces.sampler.get_description().startswith(sampler)
+
+
+async def test_context_goes_to_other_services(spans: Spans) -> None:
+    headers: dict[str, str] = {}
+    with tracer.start_as_current_span("handler"):
+        propagate.inject(headers)
+
+    context = spans.of("handler").context
+    assert context
+    assert headers["traceparent"].split("-")[1:3] == [
+        f"{context.trace_id:032x}",
+        f"{context.span_id:016x}",
+    ]
 
 
 async def _read(database: Database) -> None:

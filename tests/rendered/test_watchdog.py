@@ -119,6 +119,22 @@ async def sleep_unawaited(session: Any, seconds: float) -> asyncio.Task[Any]:
     return task
 
 
+async def test_closed_connection_is_logged_with_its_server(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = create_engine(settings.server, settings.limits, pool="reports")
+    async with engine.connect() as connection:
+        bounded = await connection.execution_options(time_limit=0.1)
+        with pytest.raises(DBAPIError):
+            await bounded.execute(SLEEP, {"seconds": 30.0})
+    await engine.dispose()
+
+    (record,) = [each for each in caplog.records if "gave no answer" in each.message]
+    facts = vars(record)
+    assert (facts["seconds"], facts["pool"]) == (0.1, "reports")
+    assert facts["server"] in record.message
+
+
 @pytest.mark.parametrize("way", ["commit", "rollback"])
 async def test_session_that_ends_within_a_statement_closes_its_connection(
     database: Database, way: str

@@ -209,6 +209,22 @@ def test_retries_take_as_long_as_the_readme_says(
     assert f"{pauses} ({most // 2:g} to {most:g} s)" in readme
 
 
+LOG = re.compile(r'^LOG_(STREAM|LEVEL) = "(\w+)"$', re.MULTILINE)
+
+
+def test_log_is_where_its_platform_reads_it(renderings: dict[Path, Answers]) -> None:
+    """Google Cloud reads `severity`, and takes a line of stderr for an error."""
+    found = set()
+    for project, row in renderings.items():
+        (path,) = project.glob("src/*/web/__init__.py")
+        is_google = row["runtime"] == "cloud_run" or row.get("cloud") == "gcp_cloud_sql"
+        stream, level = ("stdout", "severity") if is_google else ("stderr", "level")
+        assert dict(LOG.findall(path.read_text())) == {"STREAM": stream, "LEVEL": level}
+        found.add(is_google)
+
+    assert found == {True, False}
+
+
 QUOTED = re.compile(r"`([^`\n]+)`")
 POSITION_LOST = "no replication position after COMMIT"
 

@@ -40,7 +40,7 @@ RIGHT: dict[str, Any] = {
     "killed_session_moves_to_the_primary": found(
         {"failed": 1}, {}, went=[REPLICA, PRIMARY, PRIMARY], sessions=1
     ),
-    "failover_is_logged": ["primary is second now, was first"],
+    "failover_is_logged": [["primary is second now, was first", "second", "first"]],
     "name_that_leads_to_a_standby_is_asked_once_a_second": {
         "asked again": True,
         "hasty": False,

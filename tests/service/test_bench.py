@@ -22,17 +22,22 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.boot
-def test_bench_measures_a_part_and_writes_its_figures(tmp_path: Path) -> None:
+def test_bench_measures_parts_and_writes_their_figures(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    done = bench("workloads", "--quick", "--docs", str(tmp_path))
+    parts = ("workloads", "refusal", "observing")
+    done = bench(*parts, "--quick", "--docs", str(tmp_path))
 
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "performance" / "figures.json").read_text())
-    assert len(figures["rows"]) >= 5
-    for row in figures["rows"]:
+    *compared, rejection, observing = figures["rows"]
+    assert len(compared) >= 5
+    for row in compared:
         assert row["workload"] in done.stdout
         assert {*row["contenders"]} == {"ours", "articles", "floor", "bare"}
+    # A rejection is no answer that has a latency.
+    assert rejection["contenders"]["ours"].keys() == {"rate", "refused", "cpu"}
+    assert observing["contenders"]["ours"]["p99"] > 0
     ET.parse(tmp_path / "performance" / "workloads.svg")  # noqa: S314 (our own)
     before, _, rest = page.read_text().partition(BEGIN)
     written, _, after = rest.partition(END)

@@ -15,7 +15,7 @@ import pytest
 from pymysql.constants import CLIENT
 from sqlalchemy import make_url
 
-from tests.support.rendering import ROOT, git
+from tests.support.rendering import ROOT, Answers, git
 from tests.support.servers import DRIVERS, DRIVERS_ON
 from tests.support.service import Service
 
@@ -393,3 +393,16 @@ def test_migrations_of_each_kind_of_model_settle(
     assert found == wanted, checked.stderr
     assert changes == ["modify_type"] * len(wanted), checked.stdout
     assert bool(checked.returncode) == bool(wanted), checked.stderr
+
+
+def test_lines_of_a_migration_have_the_shape_of_the_log(
+    rendered: Callable[[Answers], Service], database: Callable[[str], dict[str, str]]
+) -> None:
+    """Also those of Alembic."""
+    shop = rendered({"driver": "aiosqlite"})
+    done = shop.command("make", "--silent", "migrate", **database("aiosqlite"))
+    records = [json.loads(line) for line in done.stderr.splitlines()]
+
+    assert any(each["logger"].startswith("alembic") for each in records)
+    for each in records:
+        assert {"time", "level", "logger", "message"} <= each.keys()

@@ -84,6 +84,19 @@ def test_wrong_endpoint_costs_no_request_and_one_warning(
     assert "s3t" not in log
 
 
+def test_wrong_limit_of_attributes_ends_the_start_in_a_sentence(
+    rendered: Callable[[Answers], Service], database: Callable[[str], dict[str, str]]
+) -> None:
+    """The SDK reads this variable at its import, where no warning could be logged."""
+    shop = rendered({"driver": "aiosqlite", "with_tracing": True})
+    variables = database("aiosqlite") | {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc"}
+    done = shop.command("python", "-c", "import shop.main", **variables)
+
+    assert done.returncode == 1
+    sentence = "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=abc: write a whole number from 1 on."
+    assert done.stderr.strip() == sentence
+
+
 def dropped(metrics: str) -> float:
     found = re.search(rf"^{re.escape(DROPPED)} ([\d.]+)$", metrics, re.MULTILINE)
     return float(found[1]) if found else 0

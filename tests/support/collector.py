@@ -20,7 +20,6 @@ QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "100"}
 class Collector:
     def __init__(self, port: int, file: Path) -> None:
         self.endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
-        self.variables = self.endpoint | QUICK
         self._file = file
 
     def spans(self, trace: str = "") -> list[Any]:

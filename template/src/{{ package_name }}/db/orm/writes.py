@@ -120,7 +120,8 @@ async def roll_back(unit: AsyncSession | AsyncConnection) -> None:
     try:
         await unit.rollback()
     except (DBAPIError, IllegalStateChangeError) as error:
-        logger.warning("ROLLBACK failed: %s", safe_message(error))
+        cause = safe_message(error)
+        logger.warning("ROLLBACK failed: %s", cause, extra={"cause": cause})
 
 
 async def end(session: AsyncSession) -> None:
