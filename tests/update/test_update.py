@@ -156,6 +156,8 @@ def work_on(project: Path) -> None:
         ("IGNORED_TABLES: list[str] = []", 'IGNORED_TABLES: list[str] = ["spatial_*"]'),
     )
     (project / "tests" / "test_things.py").write_text(TEST)
+    # Binary: a patch of it could not be applied, and with it no other.
+    (project / "docs" / "dashboard.png").write_bytes(b"ours \0")
     replace(
         package / "api.py",
         ("from . import orders, payments\n", "from . import things\n"),
@@ -235,7 +237,9 @@ def change_everything(template: Path) -> None:
     """Change the head and the tail of every source."""
     for path in sorted((template / "template").rglob("*")):
         kept = "answers_file" in path.name or path.name == "py.typed"
-        if path.is_file() and not kept and not path.read_text().startswith("{% inc"):
+        if path.suffix == ".png":
+            path.write_bytes(path.read_bytes() + b"more")
+        elif path.is_file() and not kept and not path.read_text().startswith("{% inc"):
             grow(path)
     for path in sorted((template / "variants").rglob("*")):
         if path.suffix in (".py", ".sql", ".yaml") or path.name == "CODEOWNERS":

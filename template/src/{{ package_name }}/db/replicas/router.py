@@ -171,8 +171,7 @@ class ReplicaRouter:
         try:
             async with engine.connect() as connection:
                 query = await connection.exec_driver_sql(PRIMARY_QUERY)
-                is_primary = query.scalar_one()
-                if is_primary:
+                if is_primary := query.scalar_one():
                     position = await connection.run_sync(
                         commit_position, engine.sync_engine
                     )
