@@ -279,8 +279,8 @@ PROTECTIONS = (
     Protection(
         "own error",
         "db/orm/writes.py",
-        "except (DBAPIError, IllegalStateChangeError) as error:\n        logger",
-        "except KeyError as error:\n        logger",
+        "except (DBAPIError, IllegalStateChangeError) as error:\n        cause",
+        "except KeyError as error:\n        cause",
     ),
     Protection(
         "changed table",
