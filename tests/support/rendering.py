@@ -114,13 +114,15 @@ def fast(template: Path, source: Path) -> Iterator[Path]:
     """Yield a source that renders many times faster, for hundreds of answer sets.
 
     A plain folder is not cloned, copier.yml is read once, each source is compiled once,
-    and no file costs a `git config`. Rests on names of Copier that are not public; a
-    test compares the outcome with that of the public interface.
+    the answers are put together once for all files of a rendering, and no file costs a
+    `git config`. Rests on names of Copier that are not public; a test compares the
+    outcome with that of the public interface.
     """
     shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"))
     configuration = load_template_config(source / "copier.yml")
     with (
         compiled_once(),
+        answered_once(),
         mock.patch("copier._main.is_git_available", return_value=False),
         mock.patch("copier._template.get_repo", return_value=None),
         mock.patch(
@@ -150,6 +152,23 @@ def compiled_once() -> Iterator[None]:
             _user_data, "parse_yaml_string", functools.cache(parse_yaml_string)
         ),
     ):
+        yield
+
+
+@contextmanager
+def answered_once() -> Iterator[None]:
+    """Put together what the files see once for each rendering, and not for each name."""
+    render_files = Worker._render_template
+
+    def render_all(worker: Worker) -> None:
+        context, path = worker._render_context(), worker.answers_relpath
+        with (
+            mock.patch.object(Worker, "_render_context", lambda _: dict(context)),
+            mock.patch.object(Worker, "answers_relpath", path),
+        ):
+            render_files(worker)
+
+    with mock.patch.object(Worker, "_render_template", render_all):
         yield
 
 
