@@ -1,13 +1,14 @@
-"""2,000 requests while sessions are killed: no 500, and every answer is true."""
+"""Requests while sessions are killed: every answer is true, every read is answered."""
 
 import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.support.rendering import ROOT
-from tests.support.servers import DRIVERS, NETWORKED_ON
+from tests.support.servers import DRIVERS, NETWORKED, NETWORKED_ON
 from tests.support.service import PROGRAMS, Service
 
 pytestmark = pytest.mark.boot
@@ -44,3 +45,35 @@ def test_answers_are_true_while_sessions_are_killed(
     assert report["pool"] == [0, 0], "the pool is whole"
     loud = [line for line in done.stderr.splitlines() if '"ERROR"' in line]
     assert loud == []
+
+
+@pytest.mark.parametrize(
+    ("driver", "is_repeated"),
+    [*((driver, True) for driver in NETWORKED), ("asyncpg", False), ("asyncmy", False)],
+)
+def test_every_read_is_answered_while_all_sessions_are_killed(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
+    driver: str,
+    is_repeated: bool,  # noqa: FBT001
+) -> None:
+    """Four times, and never the same read twice: a read is repeated once."""
+    shop, path = service(driver), f"{ROOT}:{PROGRAMS}"
+    if not is_repeated:
+        code, without = "        if not lost or ", "        if True or "
+        source = shop.changed(tmp_path / "src", "db/primary.py", code, without)
+        path = f"{source}:{path}"
+    variables = database(driver) | {
+        "PYTHONPATH": path,
+        "DATABASE_BUDGET_CHECK": "off",
+    }
+    done = shop.program("faults/reads", **variables)
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    print(report)
+    assert len(report["ended"]) == 4
+    assert min(report["ended"]) > 1
+    assert (report["statuses"].keys() == {"200"}) is is_repeated
+    assert report["pool"] == [0, 0]

@@ -11,6 +11,7 @@ from rows import (
     IDLE_SECONDS,
     MYSQL,
     ONE,
+    ORDER,
     PLAIN,
     POSTGRESQL,
     SERVERS,
@@ -27,11 +28,6 @@ from sqlalchemy.util.concurrency import await_
 from waits import long
 
 from tests.support.proxy import Proxy
-
-ORDER = {
-    "customer": CANARY,
-    "lines": [{"sku": sku, "quantity": 1, "price_cents": 1} for sku in ("tea", "milk")],
-}
 
 
 async def read(session: Read) -> None:

@@ -37,6 +37,10 @@ EVERY = (*SERVERS, "aiosqlite")
 
 # In a parameter of every statement, and in a password: never in a log or an answer.
 CANARY = "canary"
+ORDER = {
+    "customer": CANARY,
+    "lines": [{"sku": sku, "quantity": 1, "price_cents": 1} for sku in ("tea", "milk")],
+}
 SETTINGS = Settings.load()
 PLAIN = {"database_sslmode": "disable"}
 # All rows connect at once.
