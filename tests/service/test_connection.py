@@ -1,5 +1,6 @@
 """Connections of a rendered service: encryption, keep-alive, errors of a login."""
 
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ async def main():
 asyncio.run(main())
 """
 
+MISUSE = PROGRAMS / "read_session_misuse.py"
 DRIVERS = [name for name in servers.DRIVERS if name != "aiosqlite"]
 # The message of each driver about an unknown user.
 REFUSALS = {
@@ -138,14 +140,33 @@ def test_idle_connections_have_keep_alive(
 def test_misuse_of_a_read_session_does_not_type_check(
     rendered: Callable[[Answers], Service], more: Answers
 ) -> None:
-    program = PROGRAMS / "read_session_misuse.py"
     done = rendered({"driver": "asyncpg"} | more).command(
-        "mypy", "--strict", str(program)
+        "mypy", "--strict", str(MISUSE)
     )
 
-    lines = enumerate(program.read_text().splitlines(), 1)
-    wrong = {number for number, line in lines if line.endswith("# wrong")}
-    assert {int(n) for n in re.findall(r":(\d+): error", done.stdout)} == wrong
+    assert {int(n) for n in re.findall(r":(\d+): error", done.stdout)} == wrong_lines()
+
+
+def test_pyright_infers_the_same_types(
+    service: Callable[[str], Service], tmp_path: Path
+) -> None:
+    """By a build of it that brings its Node.js along."""
+    shop = service("asyncpg")
+    rules = {"include": [str(MISUSE)], "typeCheckingMode": "standard"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(rules))
+    done = shop.command(
+        *("basedpyright", f"--project={tmp_path}", "--outputjson"),
+        f"--pythonpath={shop.folder}/.venv/bin/python",
+    )
+
+    found = json.loads(done.stdout)["generalDiagnostics"]
+    errors = [each for each in found if each["severity"] == "error"]
+    assert {each["range"]["start"]["line"] + 1 for each in errors} == wrong_lines()
+
+
+def wrong_lines() -> set[int]:
+    lines = enumerate(MISUSE.read_text().splitlines(), 1)
+    return {number for number, line in lines if line.endswith("# wrong")}
 
 
 @contextmanager
