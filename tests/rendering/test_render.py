@@ -139,6 +139,13 @@ def test_nothing_of_the_template_is_left(contents: list[Content]) -> None:
         assert not re.search(r"\{\{|\{%|\{#", text), content.file
 
 
+def test_settings_say_how_a_password_is_quoted(contents: list[Content]) -> None:
+    texts = [each.text for each in contents if each.path == ".env.example"]
+
+    assert texts
+    assert all("in single quotes only: API_KEY='pa$word#1'\n" in text for text in texts)
+
+
 def test_files_look_handwritten(contents: list[Content]) -> None:
     for path, text, file, _ in contents:
         if path.endswith("py.typed"):
