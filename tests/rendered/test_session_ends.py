@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from shop.db import Database, Read, Snapshot, Write
 from sqlalchemy import insert, select
@@ -104,9 +104,12 @@ class Late:
     def __init__(self) -> None:
         self.answered = asyncio.Event()
         self.outcome = ""
+        # In use of the pool of the service, before and after.
+        self.checked_out: list[int] = []
 
-    async def __call__(self, session: Any) -> None:
+    async def __call__(self, session: Any, database: Database) -> None:
         await self.answered.wait()
+        self.checked_out.append(checked_out(database))
         try:
             if isinstance(session, AsyncSession):
                 session.add(Probe(id=1))
@@ -117,26 +120,31 @@ class Late:
             self.outcome = str(error)
         else:
             self.outcome = "no error"
+        self.checked_out.append(checked_out(database))
 
-    async def stream(self, session: Any) -> AsyncIterator[str]:
-        await self(session)
-        yield "late"
+    async def stream(self, session: Any, database: Database) -> AsyncIterator[str]:
+        for _ in range(2):
+            await self(session, database)
+            yield "late"
 
 
 def add_routes(app: FastAPI, kind: Any, late: Late) -> None:
     @app.post("/background")
-    async def background(session: kind, afterwards: BackgroundTasks) -> None:
+    async def background(
+        request: Request, session: kind, afterwards: BackgroundTasks
+    ) -> None:
         late.answered.set()
-        afterwards.add_task(late, session)
+        afterwards.add_task(late, session, request.state.database)
 
     @app.post("/task")
-    async def task(session: kind) -> None:
-        late.task = asyncio.create_task(late(session))  # type: ignore[attr-defined]
+    async def task(request: Request, session: kind) -> None:
+        use = late(session, request.state.database)
+        late.task = asyncio.create_task(use)  # type: ignore[attr-defined]
 
     @app.post("/stream")
-    async def stream(session: kind) -> StreamingResponse:
+    async def stream(request: Request, session: kind) -> StreamingResponse:
         late.answered.set()
-        return StreamingResponse(late.stream(session))
+        return StreamingResponse(late.stream(session, request.state.database))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -161,6 +169,7 @@ async def test_session_of_a_request_cannot_be_used_after_it(
             expected = "no error" if kind == "read" else f"database.{kind}()"
             assert expected in late.outcome
 
+    assert late.checked_out == [0] * 2 * 4
     assert checked_out(database) == 0
     assert await rows(database) == []
 
