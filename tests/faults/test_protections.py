@@ -420,7 +420,7 @@ PROTECTIONS = {
         'connection.info["moved"] = True',
         "pass",
         "test_connects.py::test_rejected_write_counts_as_a_move",
-        drivers=("asyncpg", "psycopg"),
+        drivers=("psycopg", "asyncmy"),
     ),
     "limit of a declared body": Protection(
         "web/middleware.py",
