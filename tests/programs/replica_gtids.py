@@ -1,6 +1,6 @@
 """Scenarios of MySQL: writes whose GTIDs are not at the end of the first interval."""
 
-from replica_servers import FIRST, PAUSE, RESUME, is_read, until_found
+from replica_servers import FIRST, PAUSE, PRIMARY, RESUME, is_read, until_found
 from shop.db.replicas.watermark import current_watermark
 from sqlalchemy import make_url
 
@@ -31,14 +31,38 @@ async def write_is_waited_for_wherever_its_gtid_is(lab):
     return went
 
 
+async def write_without_a_gtid_is_read_from_the_primary(lab):
+    """Where the read went in each mode of the primary, on whose replica nothing waits.
+
+    The write is in no binary log: a replica by GTIDs cannot replay one without.
+    """
+    lab.url = make_url(lab.url).set(username="root")
+    went = {}
+    async with lab.open(FIRST) as database:
+        engine = database.router.primary.engine
+        for mode in ("ON_PERMISSIVE", "OFF_PERMISSIVE"):
+            await lab.execute(PRIMARY, f"SET GLOBAL gtid_mode = {mode}")
+            try:
+                current_watermark.set(None)
+                await until_found(lambda: is_read(lab, database))
+                await set_variable(engine, "sql_log_bin = 0")
+                await lab.write(database)
+                await set_variable(engine, "sql_log_bin = 1")
+                went[mode] = await lab.read(database)
+            finally:
+                await lab.execute(PRIMARY, "SET GLOBAL gtid_mode = ON_PERMISSIVE")
+        await lab.execute(PRIMARY, "SET GLOBAL gtid_mode = ON")
+    return went
+
+
 async def write(lab, database, gtid):
     """On the connection that the pool gives out first."""
     engine = database.router.primary.engine
-    await set_next(engine, gtid)
+    await set_variable(engine, f"gtid_next = '{gtid}'")
     await lab.write(database)
-    await set_next(engine, "AUTOMATIC")
+    await set_variable(engine, "gtid_next = 'AUTOMATIC'")
 
 
-async def set_next(engine, gtid):
+async def set_variable(engine, value):
     async with engine.connect() as connection:
-        await connection.exec_driver_sql(f"SET gtid_next = '{gtid}'")
+        await connection.exec_driver_sql(f"SET {value}")

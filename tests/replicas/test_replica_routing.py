@@ -108,7 +108,11 @@ OF_MYSQL: dict[str, Any] = {
         "end of another interval": WAITED,
         "another tag": WAITED,
         "gap": WAITED,
-    }
+    },
+    "write_without_a_gtid_is_read_from_the_primary": {
+        "ON_PERMISSIVE": REPLICA,
+        "OFF_PERMISSIVE": PRIMARY,
+    },
 }
 
 
@@ -201,6 +205,13 @@ PROTECTIONS = {
         "db/replicas/position.py",
         "name = f\"{source}.{first.replace('_', '~')}\"",
         "break",
+        *(("asyncmy",), "mysql"),
+    ),
+    "no position without GTIDs": Protection(
+        "write_without_a_gtid_is_read_from_the_primary",
+        "db/replicas/position.py",
+        "@@GLOBAL.gtid_mode IN ('ON', 'ON_PERMISSIVE')",
+        "TRUE",
         *(("asyncmy",), "mysql"),
     ),
     "ban": Protection(

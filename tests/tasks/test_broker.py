@@ -3,9 +3,11 @@
 import shutil
 import signal
 import socket
+import socketserver
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +66,31 @@ REFUSALS = {
         "unable to persist to disk",
     ),
 }
+
+
+LOADING = "Redis is loading the dataset in memory"
+
+
+@contextmanager
+def loading(port: int) -> Iterator[None]:
+    """In the place of a broker that has just started, and reads what it had saved."""
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(65_536):
+                self.request.sendall(f"-LOADING {LOADING}\r\n".encode())
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = daemon_threads = True
+
+    with Server(("127.0.0.1", port), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_broker_that_is_silent_is_named_as_the_reason(
@@ -155,6 +182,15 @@ def test_broker_that_refuses_is_waited_for(
                 assert refusal.words in running.log.read_text(), name
             assert console(refusal.heal) == "+OK", name
             print(f"{name}: {until(are_kept, name):.1f} s later")
+        redis.kill()
+        with loading(redis.port):
+            worker.wait_for_log(LOADING)
+            promised(running)
+            running.wait_for_log("not published", times=len(REFUSALS) + 1)
+        redis.folder.mkdir()
+        redis.start()
+        kept.append(promised(running))
+        print(f"loading: {until(are_kept, 'loading'):.1f} s later")
         assert worker.stop() == 0
 
     log = worker.log.read_text()
