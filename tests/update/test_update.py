@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import copier
+import pexpect
 import pytest
 import yaml
 
@@ -30,6 +31,7 @@ AFTER_NEXT = "9999.0.1"
 FIRST = "1.0.0rc1"
 SEAM = "# This service:"
 OURS = "# A line of ours."
+SAY = 'Say what changes: make revision MESSAGE="..."'
 THINGS = '''"""Things: what this service is really about."""
 
 from typing import Annotated
@@ -669,6 +671,23 @@ def test_make_update_updates(next_template: Path, tmp_path: Path) -> None:
     Service(project).make("update")
 
 
+def revision_at_a_terminal(service: Service, answer: str) -> tuple[int, str]:
+    """`make revision` without a message asks for it: exit code, and what it says."""
+    prompt = pexpect.spawn(
+        "make",
+        ["revision"],
+        cwd=str(service.folder),
+        env=service._environment(),
+        encoding="utf-8",
+        timeout=120,
+    )
+    prompt.expect("What changes")
+    prompt.sendline(answer)
+    prompt.expect(pexpect.EOF)
+    prompt.close()
+    return prompt.exitstatus, prompt.before
+
+
 @pytest.mark.boot
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_example_can_be_deleted_as_the_readme_says(
@@ -686,7 +705,8 @@ def test_example_can_be_deleted_as_the_readme_says(
     service = Service(project)
     assert "passed" in service.make("test")
     (package / "models.py").write_text('"""Your tables."""\n')
-    service.make("revision", MESSAGE="no orders")
+    code, said = revision_at_a_terminal(service, "no orders")
+    assert code == 0, said
     assert "passed" in service.make("test")
     # Or, where it was never deployed: git keeps no folder that is empty.
     versions = project / "migrations" / "versions"
@@ -694,7 +714,9 @@ def test_example_can_be_deleted_as_the_readme_says(
     assert "passed" in service.make("test")
     (package / "models.py").write_text(MODELS)
     refused = service.command("make", "revision", "MESSAGE= ")
-    assert 'Say what changes: make revision MESSAGE="..."' in refused.stderr
+    assert SAY in refused.stderr
+    code, said = revision_at_a_terminal(service, " ")
+    assert (code != 0, SAY in said) == (True, True)
     message = "the 'things' of `$HOME`: 100 \"%\"\nand more\\"
     done = service.command("make", "revision", f"MESSAGE={message}")
     assert done.returncode == 0, done.stderr
