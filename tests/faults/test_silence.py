@@ -244,7 +244,7 @@ def test_stream_whose_server_falls_silent_ends(
         source = shop.changed(
             *(tmp_path / "src", "db/engine/watchdog.py"), *(line, "if False:")
         )
-        changes["PYTHONPATH"] = f"{source}:{ROOT}"
+        changes |= {"PYTHONPATH": f"{source}:{ROOT}", "NEVER_SECONDS": "5"}
     done = shop.program("stream_from_silent_server", **changes)
 
     assert done.stdout == ("unavailable\n" if bound else "None\n"), done.stderr
