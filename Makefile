@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 # The tests start Python a thousand times: it shall not compile all libraries each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test quick lint format golden bench drill lock release servers
+.PHONY: help demo test weekly quick lint format golden bench drill lock release servers
 
 help: ## List the commands
 	@sed -n 's/^\([a-z0-9_-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -14,6 +14,9 @@ demo: .venv/ready servers ## Render the defaults, start the service, create and 
 
 # Three at a time on two processors: half of the time they wait for their services.
 test: .venv/ready servers lint ## Everything: each rendering, each class booted, each update
+	pytest --numprocesses 3 --dist worksteal -m "not weekly"
+
+weekly: .venv/ready servers lint ## Everything, and each driver on each newer Python
 	pytest --numprocesses 3 --dist worksteal
 
 quick: .venv/ready ## What needs no server, in a minute

@@ -1,5 +1,6 @@
 """The plain service of each driver: its own tests, then under gunicorn."""
 
+import itertools
 import json
 import os
 import re
@@ -37,17 +38,25 @@ class Parcel(Base):
 """
 
 
-# Of all drivers each once; test_classes.py runs the tests on Python 3.11.
-NEWER = [
+# test_classes.py runs the tests on Python 3.11.
+NEWER = list(itertools.product(DRIVERS, ("3.12", "3.13")))
+# Of all drivers each once at each run of the tests.
+ALWAYS = {
     ("asyncpg", "3.13"),
     ("psycopg", "3.12"),
     ("aiomysql", "3.13"),
     ("asyncmy", "3.12"),
     ("aiosqlite", "3.13"),
-]
+}
 
 
-@pytest.mark.parametrize(("driver", "python"), NEWER)
+@pytest.mark.parametrize(
+    ("driver", "python"),
+    [
+        pytest.param(*pair, marks=() if pair in ALWAYS else pytest.mark.weekly)
+        for pair in NEWER
+    ],
+)
 def test_own_tests_pass(
     service: Callable[[str], Service], tmp_path: Path, driver: str, python: str
 ) -> None:
