@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.clusters import Cluster
 from tests.support.collector import CALLER, SAMPLED, TRACE, collecting
-from tests.support.service import ORDER, Running
+from tests.support.service import ORDER, Running, free_port
 from tests.support.task_shop import Shop, lines
 
 pytestmark = pytest.mark.boot
@@ -24,12 +25,14 @@ class Spans(dict[str, Any]):
     def __init__(self, spans: list[Any]) -> None:
         super().__init__((each["id"], each) for each in spans)
 
-    def first(self, name: str) -> Any:
-        return next(each for each in self.values() if each["name"] == name)
+    def first(self, name: str, request: str) -> Any:
+        """Of that name in the part of the trace that a request has begun."""
+        named = [each for each in self.values() if each["name"] == name]
+        return next(each for each in named if self.path(each)[0] == request)
 
-    def path(self, name: str) -> list[str]:
-        """Names from the request down to the first span of that name."""
-        span, names = self.first(name), [name]
+    def path(self, span: Any) -> list[str]:
+        """Names from the request down to the span."""
+        names = [span["name"]]
         while span["parent"] != CALLER:
             span = self[span["parent"]]
             names.insert(0, span["name"])
@@ -61,6 +64,8 @@ def test_trace_leads_from_the_request_to_the_task(
     variables = shop.variables | {"DATABASE_URL": primary}
     variables["DATABASE_REPLICA_URLS"] = ",".join(replicas)
     shop.service.make("migrate", **variables)
+    metrics = free_port()
+    variables["CELERY_METRICS_PORT"] = str(metrics)
     with collecting(shop.service, tmp_path) as collector:
         # Only the end of a process exports: nothing else within ten minutes.
         variables |= collector.endpoint | {"OTEL_BSP_SCHEDULE_DELAY": "600000"}
@@ -71,18 +76,23 @@ def test_trace_leads_from_the_request_to_the_task(
             web.wait_for_log("Application startup complete", times=2)
             order_and_pay(web.client)
             worker.wait_for_log("payments.pay done")
+            scraped = httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
             assert collector.spans() == []
             assert (worker.stop(), web.stop()) == (0, 0)
         everything, spans = collector.spans(), Spans(collector.spans(TRACE))
 
-    post, pay = "POST /orders", "POST /orders/{order_id}/pay"
-    assert spans.path("INSERT orders") == [post, "connection", "INSERT orders"]
-    assert spans.path("COMMIT") == [post, "connection", "COMMIT"]
-    assert spans.path("run payments.pay") == [pay, "run payments.pay"]
-    of_task = spans.below(spans.below({spans.first("run payments.pay")["id"]}))
+    # A gauge that tracing opens before its predecessor's is removed would be lost.
+    assert "\ncelery_processes 1.0\n" in scraped
+    post, get = "POST /orders", "GET /orders/{order_id}"
+    pay, task = "POST /orders/{order_id}/pay", "run payments.pay"
+    for name in "INSERT orders", "COMMIT":
+        assert spans.path(spans.first(name, post)) == [post, "connection", name]
+    attempt = spans.first(task, pay)
+    assert spans.path(attempt) == [pay, task]
+    of_task = spans.below(spans.below({attempt["id"]}))
     assert {"UPDATE orders", "COMMIT"} <= {spans[each]["name"] for each in of_task}
-    chosen, read = spans.first("choose replica"), spans.first("SELECT orders")
-    assert spans[chosen["parent"]]["name"] == "GET /orders/{order_id}"
+    chosen, read = spans.first("choose replica", get), spans.first("SELECT orders", get)
+    assert spans.path(chosen) == [get, "choose replica"]
     assert chosen["attributes"][POOL] == read["attributes"][POOL] != "primary"
     # The caller sends its watermark.
     assert chosen["attributes"]["db.read_after_write"] is True
