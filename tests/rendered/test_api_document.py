@@ -82,6 +82,19 @@ def test_answers_follow_from_the_session(app: FastAPI) -> None:
     assert found["neither"] == set()
 
 
+def test_dependency_with_the_request_may_open_any_session(app: FastAPI) -> None:
+    async def opens(request: Request) -> None: ...
+
+    @app.get("/probe")
+    async def probe(_: Annotated[None, Depends(opens)]) -> None: ...
+
+    @app.get("/token")
+    async def with_token(_: Annotated[Any, Depends(HTTPBearer())]) -> None: ...
+
+    assert {"409", "503", "504"} <= {*document_of(app)["responses"]}
+    assert not {"409", "503", "504"} & {*document_of(app, "/token")["responses"]}
+
+
 def test_problems_have_one_schema_and_a_503_its_header(app: FastAPI) -> None:
     @app.post("/probe", responses={402: {}, 409: {"description": "Mine."}})
     async def probe(thing: Thing, session: Write) -> None: ...

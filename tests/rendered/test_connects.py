@@ -161,7 +161,8 @@ async def test_worker_that_has_served_is_ready_without_its_database(
 # A write that is rejected as by a server that has become a replica.
 REJECTED = {
     "postgresql": "CREATE TABLE nowhere (id int)",
-    "mysql": "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290, MESSAGE_TEXT = 'no'",
+    "mysql": "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290,"
+    " MESSAGE_TEXT = 'running with the --read-only option'",
 }
 
 

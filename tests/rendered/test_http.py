@@ -112,6 +112,22 @@ async def test_error_is_a_problem_without_its_detail(
     assert str(error) not in answer.text
 
 
+async def test_detail_that_is_no_unicode_has_its_status(
+    app: FastAPI, serve: Any
+) -> None:
+    """As a name that the client has sent, in a sentence of the handler."""
+
+    @app.get("/probe")
+    async def probe() -> None:
+        raise HTTPException(404, "There is no \ud800.")
+
+    async with serve(app) as client:
+        answer = await client.get("/probe")
+
+    assert is_problem(answer, 404)
+    assert answer.json()["detail"] == "There is no \ud800."
+
+
 class Raises:
     """A middleware of the owner with a bug."""
 

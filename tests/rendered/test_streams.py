@@ -5,15 +5,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from httpx2 import AsyncClient
 from shop import main
 from shop.db import Database, Read
 from shop.db.errors import OperationTimeout
+from shop.models import Order
 from shop.settings import Settings
-from sqlalchemy import literal, select
+from sqlalchemy import insert, literal, select
 from starlette.websockets import WebSocketDisconnect
 
 
@@ -121,6 +122,56 @@ async def test_websocket_whose_client_leaves_before_the_answer_is_no_error(
     assert len([each for each in caplog.records if each.exc_info]) == logged
 
 
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [("{", 1003), ("[" * 100_000, 1003), (b"{}", 1003), ("{}", 1011)],
+)
+def test_websocket_message_that_cannot_be_read_is_no_error_of_the_service(
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    message: str | bytes,
+    code: int,
+) -> None:
+    app = main.create_app(settings)
+
+    @app.websocket("/probe")
+    async def probe(socket: WebSocket) -> None:
+        await socket.accept()
+        (await socket.receive_json())["size"]  # a bug: there may be none
+
+    logging.getLogger().addHandler(caplog.handler)
+    with TestClient(app) as client, client.websocket_connect("/probe") as socket:
+        caplog.clear()
+        send = socket.send_text if isinstance(message, str) else socket.send_bytes
+        send(message)  # type: ignore[arg-type]
+        with pytest.raises(WebSocketDisconnect) as caught:
+            socket.receive_text()
+
+    assert caught.value.code == code
+    assert len([each for each in caplog.records if each.exc_info]) == (code == 1011)
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, 1008), (503, 1011)])
+def test_http_exception_closes_a_websocket_with_its_detail(
+    settings: Settings, caplog: pytest.LogCaptureFixture, status: int, code: int
+) -> None:
+    app = main.create_app(settings)
+
+    @app.websocket("/probe")
+    async def probe(socket: WebSocket) -> None:
+        await socket.accept()
+        raise HTTPException(status, "é" * 100)
+
+    logging.getLogger().addHandler(caplog.handler)
+    with TestClient(app) as client, client.websocket_connect("/probe") as socket:
+        caplog.clear()
+        with pytest.raises(WebSocketDisconnect) as caught:
+            socket.receive_text()
+
+    assert (caught.value.code, caught.value.reason) == (code, "é" * 61)
+    assert not [each for each in caplog.records if each.exc_info]
+
+
 def test_websocket_to_a_host_that_is_not_allowed_is_refused(settings: Settings) -> None:
     changes = {"allowed_hosts": ("api.example.com",)}
     app = main.create_app(settings.model_copy(update=changes))
@@ -155,6 +206,46 @@ async def test_streamed_answer_opens_a_session_of_its_own(
         answer = await client.get("/probe")
 
     assert answer.text == "0\n1\n2\n"
+
+
+@pytest.mark.parametrize("path", ["/task", "/stream"])
+async def test_fault_after_the_answer_has_begun_is_logged_without_values(
+    app: FastAPI,
+    serve: Any,
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+) -> None:
+    async def conflict() -> None:
+        new = insert(Order).values(customer="ada", idempotency_key="canary")
+        async with database.write() as session:
+            for _ in range(2):
+                await session.execute(new)
+
+    async def lines() -> AsyncIterator[str]:
+        yield "begun"
+        await conflict()
+
+    @app.get("/task")
+    async def task(tasks: BackgroundTasks) -> str:
+        tasks.add_task(conflict)
+        return "begun"
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(lines())
+
+    logging.getLogger().addHandler(caplog.handler)
+    caplog.clear()
+    async with serve(app) as client:
+        answer = await client.get(path)
+
+    # Of a stream the server gets another error: it is cut.
+    assert (answer.status_code, answer.text.strip('"')) == (200, "begun")
+    (line,) = (each for each in caplog.records if each.levelname == "ERROR")
+    assert line.getMessage().startswith("conflict after the answer has begun: ")
+    assert not line.exc_info
+    assert "canary" not in caplog.text
 
 
 async def test_upload_has_the_limit_of_its_route(

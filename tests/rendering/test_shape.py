@@ -15,7 +15,7 @@ from tests.support.rendering import Answers
 
 # From the lowest layer up: a module imports what is below its part, or in its part.
 LAYERS: tuple[set[str], ...] = (
-    {"db/budget", "db/orm/patterns"},
+    {"db/budget", "db/json_text", "db/orm/patterns"},
     {"db/config"},
     {"db/engine"},
     {"db/base", "db/errors", "db/orm/guard"},
@@ -45,7 +45,7 @@ FACE = {"db/__init__", "features", "worker/app"}
 LONGEST_CHAIN = 10
 MOST_FILES = 12
 # Lines without blanks, comments and docstrings: of all modules, and of one.
-SMALLEST, LARGEST, LONGEST = 3400, 6250, 150
+SMALLEST, LARGEST, LONGEST = 3400, 6400, 150
 
 Chosen = Callable[[Answers], object]
 

@@ -35,6 +35,7 @@ PROVOKED_ELSEWHERE = {
     "operation id",
     "outcome-unknown",
     "unhandled",
+    "after the answer has begun",
     "Another migration is running",
     "The migrations lead to the models",
     "The schema is ahead of this code",

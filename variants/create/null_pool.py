@@ -15,6 +15,7 @@ from ..config.backend import DIALECT, DRIVER
 from ..config.limits import Limits
 from ..config.server import Server
 from .driver import DRIVERNAME, connect_args, fileno, ping
+from .types import json_text
 from .validation import Validation
 from .watchdog import Watchdog
 
@@ -46,6 +47,7 @@ def create_engine(
         skip_autocommit_rollback=True,
         # Parameters are customers' data: keep them out of SQLAlchemy's messages.
         hide_parameters=True,
+        json_serializer=json_text,
     )
     Validation(engine, watchdog, ping)
     for hook in hooks:
@@ -62,6 +64,7 @@ def create_unpooled_engine(
         connect_args=connect_args(server, limits),
         poolclass=NullPool,
         hide_parameters=True,
+        json_serializer=json_text,
     )
     for hook in hooks:
         hook(engine, server, limits)

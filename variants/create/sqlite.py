@@ -14,6 +14,7 @@ from ..config.limits import Limits
 from .driver import DRIVERNAME, connect_args
 from .metrics import instrument
 from .pool import FairPool
+from .types import json_text
 
 # A statement that still runs delays the close of its connection.
 DISPOSE_TIMEOUT_SECONDS = 2
@@ -46,6 +47,7 @@ def create_engine(
         skip_autocommit_rollback=True,
         # Parameters are customers' data: keep them out of SQLAlchemy's messages.
         hide_parameters=True,
+        json_serializer=json_text,
     )
     instrument(engine, "primary", leak_trace=limits.leak_trace)
     for hook in hooks:
@@ -63,6 +65,7 @@ def create_unpooled_engine(
         connect_args=connect_args(limits),
         poolclass=NullPool,
         hide_parameters=True,
+        json_serializer=json_text,
     )
     for hook in hooks:
         hook(engine, file, limits)

@@ -7,10 +7,11 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.sql.visitors import iterate
 
 # The server, its session, its time, whether it is the primary; the lowest limit of
 # connections, with the name of that limit.
@@ -32,24 +33,28 @@ NOT_SENT = 2006
 QUOTE_NOTHING = {1264, 1265, 1406, 1153}
 # From this size on a statement is compared with the limit of the server.
 LARGE_BYTES = 64 * 1024
-# Error numbers of a read-only server, by its option or by its mode.
-READ_ONLY_ERRORS = {1290, 1836}
-READ_ONLY_TRANSACTION = 1792
+# SIGNAL, as in a trigger that rejects a change: the message is its own.
+SIGNAL = 1644
+# An option of the server prevents the statement, such as --read-only.
+PREVENTED = 1290
+READ_ONLY_MODE, READ_ONLY_TRANSACTION = 1836, 1792
+SYNTAX_ERROR = 1064
 
 # Error numbers by kind of fault: see FaultKind.
 FAULTS = {
     # Unique; not null; foreign keys, and those of a table that this user may not see;
-    # check constraints of MySQL and of MariaDB.
-    "conflict": {DUPLICATE, 1048, 1364, 1451, 1452, 1216, 1217, 3819, 4025},
+    # check constraints of MySQL and of MariaDB; the CHECK OPTION of a view.
+    "conflict": {DUPLICATE, 1048, 1364, 1451, 1452, 1216, 1217, 3819, 4025, 1369}
+    | {SIGNAL},
     # Out of range, too long, not of the type or the character set, no valid JSON,
-    # longer than a packet.
+    # too many levels of JSON, longer than a packet; no valid pattern.
     "invalid-value": {1264, 1690, 1406, 1265, 1292, 1366, 1367, 1411, 1525}
-    | {1300, 3854, 1416, 3140, 3141, 1153},
+    | {1300, 3854, 1416, 3140, 3141, 3157, 1153, 1139, *range(3684, 3701)},
     # Lock wait, NOWAIT of MySQL, deadlock, row or table changed since it was read,
     # changed by another member of the group; too many connections; no more disk,
-    # memory, locks.
+    # memory, threads, transactions, locks.
     "busy": {1205, 3572, 1213, 1020, 1412, 3101, 1040, 1203, 1226}
-    | {1021, 1037, 1041, 1206},
+    | {1021, 1114, 1037, 1038, 1041, 1135, 1637, 1206},
     # max_statement_time of MariaDB, max_execution_time of MySQL, KILL QUERY.
     "timeout": {1969, 3024, 1317},
     # Refused; unknown; lost, within a statement, by KILL, for being idle; stopping; no
@@ -58,9 +63,9 @@ FAULTS = {
     # Login, access, no such database; a locked account of MySQL and of MariaDB, one
     # with too many failed logins, an expired password; a transaction that only reads.
     | {1045, 1044, 1049, 3118, 4151, 3955, 1862, 1820, READ_ONLY_TRANSACTION}
-    # MySQL that is offline, and a group of servers that has lost its majority.
-    | {3032, 3100}
-    | READ_ONLY_ERRORS,
+    # MySQL that is offline, a group of servers that has lost its majority, a member of
+    # Galera that is not ready, an error of the storage.
+    | {3032, 3100, 1047, 1030, READ_ONLY_MODE},
 }
 
 # An index may take an hour to build. A lock may not: every statement behind a waiting
@@ -156,8 +161,25 @@ class SingleUpserts(DefaultDialect):
             context._rowcount += cursor.rowcount
 
 
+@event.listens_for(Engine, "handle_error")
+def _name_limit(context: ExceptionContext) -> None:
+    """A LIMIT or OFFSET below 0 or above 64 bits: a syntax error to this server."""
+    error, execution = context.original_exception, context.execution_context
+    compiled: Any = getattr(execution, "compiled", None)
+    if error.args[:1] != (SYNTAX_ERROR,) or not compiled:
+        return
+    (values, *_) = execution.compiled_parameters or [{}]
+    for part in iterate(compiled.statement):
+        for name in ("_limit_clause", "_offset_clause"):
+            number = values.get(compiled.bind_names.get(getattr(part, name, None)))
+            if isinstance(number, int) and not 0 <= number < 2**64:
+                error.__cause__ = ValueError("no number of rows")
+
+
 def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by number; the class of an error depends on the driver."""
+    if error.orig and is_read_only(error.orig):
+        return "unavailable"
     number = next(iter(error.orig.args if error.orig else ()), 0)
     return next((name for name, numbers in FAULTS.items() if number in numbers), None)
 
@@ -170,13 +192,16 @@ def is_rolled_back(error: DBAPIError) -> bool:
 
 def is_read_only(error: BaseException) -> bool:
     """Whether the server rejects a write, as a replica does."""
-    return error.args[:1] in [(number,) for number in READ_ONLY_ERRORS]
+    number, *texts = error.args or (0,)
+    # The server translates its message, and not the name of the option.
+    is_option = number == PREVENTED and "read-only" in str(texts).replace("_", "-")
+    return number == READ_ONLY_MODE or is_option
 
 
 def rejects_write(error: BaseException) -> bool:
     """Whether the server refuses to write, in this session or as a replica."""
-    number = next(iter((getattr(error, "orig", None) or error).args), 0)
-    return number in READ_ONLY_ERRORS | {READ_ONLY_TRANSACTION}
+    error = getattr(error, "orig", None) or error
+    return is_read_only(error) or error.args[:1] == (READ_ONLY_TRANSACTION,)
 
 
 def safe_text(error: BaseException) -> str:
@@ -185,7 +210,7 @@ def safe_text(error: BaseException) -> str:
     if number == DUPLICATE:
         # "Duplicate entry 'ada' for key 'customer'", in the language of the server.
         return f"({DUPLICATE}, duplicate entry for {texts[0].split()[-1]})"
-    if number in FAULTS["invalid-value"] - QUOTE_NOTHING:
+    if number in (FAULTS["invalid-value"] | {SIGNAL}) - QUOTE_NOTHING:
         return f"({number}, {type(error).__name__})"
     return str(error)
 

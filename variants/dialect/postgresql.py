@@ -36,18 +36,30 @@ FAULTS: dict[str, str | None] = {
     "23": "conflict",  # unique, foreign key, not null, check, exclusion
     READ_ONLY_SQLSTATE: "unavailable",
     "25P03": "timeout",  # idle_in_transaction_session_timeout
+    "25P04": "timeout",  # transaction_timeout
     "28": "unavailable",  # login refused
     "3D000": "unavailable",  # no such database
     "40": "busy",  # deadlock or serialization failure, rolled back
+    "44": "conflict",  # the CHECK OPTION of a view
     "53": "busy",  # too many connections, out of memory or disk
     "54000": "invalid-value",  # longer than an index or a row can hold
     "55P03": "busy",  # lock not available
     "57014": "timeout",  # statement_timeout
     "57P": "unavailable",  # the server is stopping or starting
+    "58": "unavailable",  # an error of its disk
+    "P0001": "conflict",  # RAISE, as in a trigger that rejects a change
+}
+# By function of the server, where a SQLSTATE has other causes too: those are bugs, or a
+# privilege that the role lacks.
+FUNCTIONS = {
+    ("42501", "ExecWithCheckOptions"): "conflict",  # a policy rejects the new row
+    # A key twice in one upsert, or in one MERGE.
+    ("21000", "ExecOnConflictUpdate"): "invalid-value",
+    ("21000", "ExecMergeMatched"): "invalid-value",
 }
 
 # What a server says last: it has ended the session, so it commits nothing more.
-SESSION_ENDED = {"25P03", "57P01", "57P04", "57P05"}
+SESSION_ENDED = {"25P03", "25P04", "57P01", "57P04", "57P05"}
 
 # An index may take an hour to build. A lock may not: every statement behind a waiting
 # ALTER TABLE waits too.
@@ -62,6 +74,8 @@ SETTING = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*", re.IGNORECASE | re.ASCII)
 def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by SQLSTATE; the class of an error depends on the driver."""
     sqlstate = _sqlstate(error.orig)
+    if kind := FUNCTIONS.get((sqlstate, _function(error.orig))):
+        return kind
     return next((FAULTS[code] for code in FAULTS if sqlstate.startswith(code)), None)
 
 
@@ -86,7 +100,7 @@ def rejects_write(error: BaseException) -> bool:
 def safe_text(error: BaseException) -> str:
     """The message of the server, without the data that it quotes."""
     sqlstate = _sqlstate(error)
-    if sqlstate.startswith("22"):
+    if sqlstate.startswith("22") or sqlstate == "P0001":
         return f"{sqlstate} {type(error.__cause__ or error).__name__}"
     return str(error)  # data are behind its first line
 
@@ -98,6 +112,17 @@ def _sqlstate(error: BaseException | None) -> str:
         sqlstate = getattr(error, "sqlstate", None) or sqlstate
         error = error.__cause__
     return sqlstate
+
+
+def _function(error: BaseException | None) -> str:
+    """That of the server which has raised the error; a message is in its language."""
+    while error:
+        source = getattr(error, "diag", error)  # of psycopg, and of asyncpg
+        for name in ("source_function", "server_source_function"):
+            if function := getattr(source, name, None):
+                return str(function)
+        error = error.__cause__
+    return ""
 
 
 def with_transactions(engine: AsyncEngine) -> AsyncEngine:

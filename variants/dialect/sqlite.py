@@ -24,12 +24,16 @@ FAULTS = {
     "SQLITE_TOOBIG": "invalid-value",
 }
 
+TOO_MANY_VALUES = "too many SQL variables"  # of one statement; it has no code
+
 # A migration may wait for a writer of the service.
 MIGRATION_LIMITS = ("PRAGMA busy_timeout=60000",)
 
 
 def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by SQLite's error code."""
+    if TOO_MANY_VALUES in str(error.orig):
+        return "invalid-value"
     name = getattr(error.orig, "sqlite_errorname", "")
     return next((FAULTS[code] for code in FAULTS if name.startswith(code)), None)
 
@@ -46,8 +50,9 @@ def is_rolled_back(_: DBAPIError) -> bool:
 
 
 def safe_text(error: BaseException) -> str:
-    """The message of SQLite, which quotes no data."""
-    return str(error)
+    """The message of SQLite, which quotes no data; that of a trigger may."""
+    name = getattr(error, "sqlite_errorname", "")
+    return name if name == "SQLITE_CONSTRAINT_TRIGGER" else str(error)
 
 
 def with_transactions(engine: AsyncEngine) -> AsyncEngine:

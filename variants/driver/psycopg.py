@@ -22,6 +22,7 @@ from .watchdog import BoundedDialect
 
 DRIVERNAME = "postgresql+psycopg_bounded"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
+MAX_PARAMETERS = 65_535  # of one statement
 
 
 class Dialect(BoundedDialect, PGDialectAsync_psycopg):
@@ -68,8 +69,15 @@ def _drop_stale(context: ExceptionContext) -> None:
 
 
 def _name_value_error(context: ExceptionContext) -> None:
-    """A NUL in a text: psycopg's own DataError, before anything is sent."""
+    """A NUL in a text: psycopg's own DataError, before anything is sent. And more
+    parameters than a statement can have.
+    """
     error: Any = context.original_exception
+    if (
+        type(error) is psycopg.OperationalError
+        and len(context.parameters or ()) > MAX_PARAMETERS
+    ):
+        error.__cause__ = ValueError(str(error))
     execution: Any = context.execution_context
     cursor = getattr(execution, "cursor", None)
     # The cursor of a stream has no result.

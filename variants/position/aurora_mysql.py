@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row
 
-from ..engine.dialect import READ_ONLY_ERRORS
+from ..engine.dialect import READ_ONLY_MODE
 from .watermark import Position
 
 HEALTH_QUERY = """
@@ -35,7 +35,7 @@ def replay_position(health: Row[Any]) -> Position:
 
 def standby_error(driver: Any, message: str) -> Exception:
     """The error that the reader would return to a write."""
-    error: Exception = driver.OperationalError(min(READ_ONLY_ERRORS), message)
+    error: Exception = driver.OperationalError(READ_ONLY_MODE, message)
     return error
 
 

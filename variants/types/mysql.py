@@ -1,5 +1,7 @@
 """Column types for annotations of models, where those of SQLAlchemy lose something."""
 
+import json
+import re
 from datetime import datetime, timedelta
 from decimal import Decimal
 from math import isfinite
@@ -9,12 +11,30 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapper
 
+from .. import json_text as any_dialect
+
 # Without fsp=6, whole seconds.
 DATETIME = mysql.DATETIME(fsp=6)
 TIME = mysql.TIME(fsp=6)
 JSON = sa.JSON(none_as_null=True)
 
 EPOCH = datetime(1970, 1, 1)
+# May be an integer that JSON of MySQL does not hold.
+LONG_NUMBER = re.compile(r"\d{19}")
+
+
+def json_text(value: Any) -> str:
+    """MySQL would make a double of an integer above 64 bits, without its last digits."""
+    text = any_dialect.json_text(value)
+    if LONG_NUMBER.search(text):
+        json.loads(text, parse_int=_check_integer)
+    return text
+
+
+def _check_integer(digits: str) -> int:
+    if not -(2**63) <= (number := int(digits)) < 2**64:
+        raise OverflowError("an integer above 64 bits")
+    return number
 
 
 @sa.event.listens_for(sa.Table, "after_parent_attach")

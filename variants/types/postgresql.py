@@ -5,6 +5,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
+from ..json_text import json_text as json_text
+
 DATETIME = sa.DateTime(timezone=True)
 TIME = sa.Time()
 JSON = postgresql.JSONB(none_as_null=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ..json_text import json_text as json_text
+
 DATETIME = sa.DateTime(timezone=True)
 TIME = sa.Time()
 JSON = sa.JSON(none_as_null=True)

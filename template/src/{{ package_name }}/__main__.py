@@ -27,6 +27,8 @@ if __name__ == "__main__":
         app,
         log_config=None,
         access_log=False,
+        # A message of a websocket is held in memory as a body is.
+        ws_max_size=settings.max_body_bytes,
         forwarded_allow_ips=[*settings.forwarded_allow_ips],
         # Longer than the platform keeps a connection that it does not use.
         timeout_keep_alive=75,

@@ -1,16 +1,19 @@
-"""Values that their column cannot hold, through each kind of session.
+"""Values that their column cannot hold, through each kind of session, and statements
+that their database rejects for what the client has sent.
 
 The program prints the answers, by column and by way to the database.
 """
 
 import json
 import logging
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from uuid import UUID
 
 import uvloop
 from fastapi import Request
+from rejections import REJECTIONS, SETUP
 from rows import BODIES, CANARY, ONE, current, laboratory, serving
 from shop.db import Base, Read, Write, bulk_insert
 from shop.db.config.backend import DIALECT
@@ -36,7 +39,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, load_only, mapped_column
 
 # What an own statement does with a text.
 CAST = {"postgresql": "CAST(CAST(:value AS TEXT) AS {})"}.get(DIALECT, ":value")
@@ -67,6 +70,13 @@ class Parcel(Base):
     label: Mapped[dict | None] = mapped_column(JSON)
 
 
+def nested(levels: int) -> dict:
+    value = {}
+    for _ in range(levels):
+        value = {"in": value}
+    return value
+
+
 TEXT = f"{CANARY} and far more"
 # Column and value.
 VALUES = {
@@ -87,7 +97,27 @@ VALUES = {
     "content": ("content", b"c" * 300),
     "label": ("label", {"size": float("nan")}),
     "label with NUL": ("label", {"size": "\0"}),
+    "label with surrogate": ("label", {"a\ud800": 1}),
+    "label of 70 bits": ("label", {"size": 2**70 + 1}),
+    "label of 200 levels": ("label", nested(200)),
+    "label of 9000 levels": ("label", nested(9000)),
+    "label of an object": ("label", {CANARY: object()}),
 }
+# Of a column of JSON, with what is read again.
+KINDS = {
+    "at": (datetime(2026, 1, 1, tzinfo=UTC), "2026-01-01T00:00:00Z"),
+    "day": (date(2026, 1, 1), "2026-01-01"),
+    "price": (Decimal("1.10"), "1.10"),
+    "id": (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    "kinds": ({Kind.TEA}, ["tea"]),
+    "by id": ({UUID(int=1): 1}, {"00000000-0000-0000-0000-000000000001": 1}),
+    "text": ("☕🍵", "☕🍵"),
+    "integers": ([-(2**63), 2**64 - 1], [-(2**63), 2**64 - 1]),
+}
+COUNTS = (-1, 10**20)
+ONE_PARCEL = select(Parcel).options(load_only(Parcel.id)).limit(1)
+# More values than a statement can have: SQLite's limit is that of its build.
+MANY = 300_000 if DIALECT == "sqlite" else 70_000
 columns = Parcel.__table__.columns
 
 
@@ -129,6 +159,38 @@ async def load(session: Write, size: int) -> None:
     await session.execute(select(func.length(literal("x" * size))))
 
 
+async def rows(session: Read, count: int) -> None:
+    await session.execute(select(Parcel.id).limit(count))
+
+
+async def after(session: Read, count: int) -> None:
+    await session.execute(ONE_PARCEL.offset(count))
+
+
+async def among(session: Read, count: int) -> None:
+    await session.execute(select(Parcel.id).where(Parcel.id.in_(range(count))))
+
+
+async def like(session: Read) -> None:
+    await session.execute(select(literal("a").regexp_match("a(")))
+
+
+async def rejected(session: Write, case: str) -> None:
+    for statement in REJECTIONS[case]:
+        await session.execute(text(statement), {"value": CANARY})
+
+
+async def kept(database) -> bool:
+    """Whether each value is in its column of JSON as Pydantic writes it."""
+    async with database.write() as session:
+        label = {name: value for name, (value, _) in KINDS.items()}
+        session.add(Parcel(id=5, label=label))
+    async with database.read() as session:
+        query = select(Parcel.label).where(Parcel.id == 5)
+        found = await session.scalar(query)
+    return found == {name: value for name, (_, value) in KINDS.items()}
+
+
 async def bug(session: Write) -> None:
     await session.execute(text("SELECT nothing"))
 
@@ -152,6 +214,16 @@ async def answers_of(client, database):
             limit = await session.scalar(select(text("@@max_allowed_packet")))
     for name, size in {"packet": 100_000, "large packet": limit}.items():
         answers[name] = {"load": await client.ask("/load", size=size)}
+    for count in COUNTS:
+        ways = ("rows", "after")
+        answers[f"{count}"] = {
+            way: await client.ask(f"/{way}", count=count) for way in ways
+        }
+    answers["many values"] = {"among": await client.ask("/among", count=MANY)}
+    if DIALECT != "sqlite":  # a function of Python, which fails
+        answers["pattern"] = {"like": await client.ask("/like")}
+    for case in REJECTIONS:
+        answers[case] = {"rejected": await client.ask("/rejected", case=case)}
     answers["bug"] = {"bug": await client.ask("/bug")}
     return answers
 
@@ -161,13 +233,17 @@ async def main():
     logging.getLogger("httpx").setLevel(logging.WARNING)
     current.set("values")
     routes = (add, change, many, find, get, own, load, bug)
+    routes += (rows, after, among, like, rejected)
     async with laboratory() as lab, serving(*routes, **ONE) as client:
         async with lab.database.write() as session:
             session.add(Parcel(id=0))
+            for statement in SETUP:
+                await session.execute(text(statement))
         opened = []
         event.listen(client.engine, "connect", lambda *_: opened.append(1))
         answers = await answers_of(client, lab.database)
-    print(json.dumps({"answers": answers, "opened": len(opened), "bodies": BODIES}))
+        report = {"answers": answers, "opened": len(opened), "bodies": BODIES}
+        print(json.dumps(report | {"kept": await kept(lab.database)}))
 
 
 uvloop.run(main())

@@ -16,7 +16,7 @@ from importlib import import_module
 from entries import CURES, PROVOCATIONS, SETTINGS, run
 from shop.db import open_database
 from shop.models import Order
-from shop.web.errors import EXCEPTION_HANDLERS
+from shop.web.errors.handlers import EXCEPTION_HANDLERS
 from shop.web.logs import configure_logging
 from sqlalchemy.exc import StatementError
 
