@@ -13,7 +13,7 @@ from time import monotonic
 from alembic_processes import alembics
 from shop.db import open_database
 from shop.db.config.backend import DIALECT
-from shop.db.engine.dialect import try_migration_lock
+from shop.db.migrations.dialect import try_migration_lock
 from shop.settings import Settings
 from sqlalchemy import column, select, text
 

@@ -74,7 +74,9 @@ TRUTHS = [
     constant("to a ping within {n} s", "PING_SECONDS", LIMITS),
     constant("checked out for over {n} s", "LEAK_SECONDS", "db/engine/metrics.py"),
     constant("waits for the check for {n} s", "START_SECONDS", STARTUP),
-    Truth("A migration waits {n} s", "db/engine/dialect.py", r"lock.*?timeout\D+(\d+)"),
+    Truth(
+        "A migration waits {n} s", "db/migrations/dialect.py", r"lock.*?timeout\D+(\d+)"
+    ),
     # PgBouncer.
     *(
         Truth(sentence, "/deploy/**/pgbouncer.ini", rf"^{name} = ([\d.]+)$")

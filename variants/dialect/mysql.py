@@ -1,8 +1,8 @@
-"""MySQL and MariaDB: transactions, error codes, server queries, migrations."""
+"""MySQL and MariaDB: statements, transactions, error codes."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from decimal import Decimal
 from math import isfinite
 from typing import Any
@@ -13,22 +13,9 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.visitors import iterate
 
-# The server, its session, its time, whether it is the primary; the lowest limit of
-# connections, with the name of that limit.
-SERVER_ID_QUERY = "SELECT CONCAT(@@hostname, ':', @@port)"
-SESSION_ID_QUERY = "SELECT CONNECTION_ID()"
-SERVER_TIME_QUERY = "SELECT UNIX_TIMESTAMP(SYSDATE(6))"
 PRIMARY_QUERY = "SELECT NOT (@@read_only OR @@innodb_read_only)"
-CONNECTION_LIMIT_QUERY = """
-SELECT @@max_connections AS most, 'max_connections' AS name
-UNION SELECT @@max_user_connections, 'max_user_connections' FROM DUAL
-    WHERE @@max_user_connections > 0
-ORDER BY most LIMIT 1
-"""
 
 DUPLICATE = 1062
-# Sent when the connection was closed already, so the statement was not.
-NOT_SENT = 2006
 # Of the errors of values, those that name the column only.
 QUOTE_NOTHING = {1264, 1265, 1406, 1153}
 # From this size on a statement is compared with the limit of the server.
@@ -38,14 +25,13 @@ SIGNAL = 1644
 # An option of the server prevents the statement, such as --read-only.
 PREVENTED = 1290
 READ_ONLY_MODE, READ_ONLY_TRANSACTION = 1836, 1792
-SYNTAX_ERROR = 1064
 
 # Error numbers by kind of fault: see FaultKind.
 FAULTS = {
     # Unique; not null; foreign keys, and those of a table that this user may not see;
     # check constraints of MySQL and of MariaDB; the CHECK OPTION of a view.
-    "conflict": {DUPLICATE, 1048, 1364, 1451, 1452, 1216, 1217, 3819, 4025, 1369}
-    | {SIGNAL},
+    "conflict": {DUPLICATE, SIGNAL, 1048, 1364, 1451, 1452, 1216, 1217}
+    | {1369, 3819, 4025},
     # Out of range, too long, not of the type or the character set, no valid JSON,
     # too many levels of JSON, longer than a packet; no valid pattern.
     "invalid-value": {1264, 1690, 1406, 1265, 1292, 1366, 1367, 1411, 1525}
@@ -67,14 +53,6 @@ FAULTS = {
     # Galera that is not ready, an error of the storage.
     | {3032, 3100, 1047, 1030, READ_ONLY_MODE},
 }
-
-# An index may take an hour to build. A lock may not: every statement behind a waiting
-# ALTER TABLE waits too.
-MIGRATION_LIMITS = (
-    "SET innodb_lock_wait_timeout=5, lock_wait_timeout=5"
-    " /*M! , max_statement_time=3600, idle_transaction_timeout=3600 */"
-    " /*!80000 , max_execution_time=3600000 */",
-)
 
 
 class CheckedStatements:
@@ -104,8 +82,9 @@ class CheckedStatements:
                 (self._largest,) = await cursor.fetchone()
         data = sql.encode(errors="surrogateescape") if isinstance(sql, str) else sql
         if len(data) >= self._largest:
-            limit = f"max_allowed_packet is {self._largest}"
-            raise OverflowError(f"a statement of {len(data)} bytes, {limit}")
+            raise OverflowError(
+                f"a statement above max_allowed_packet, {self._largest}"
+            )
 
 
 class UncancelledStatements(CheckedStatements):
@@ -166,9 +145,9 @@ def _name_limit(context: ExceptionContext) -> None:
     """A LIMIT or OFFSET below 0 or above 64 bits: a syntax error to this server."""
     error, execution = context.original_exception, context.execution_context
     compiled: Any = getattr(execution, "compiled", None)
-    if error.args[:1] != (SYNTAX_ERROR,) or not compiled:
+    if error.args[:1] != (1064,) or not compiled:
         return
-    (values, *_) = execution.compiled_parameters or [{}]
+    values: Any = (getattr(execution, "compiled_parameters", None) or [{}])[0]
     for part in iterate(compiled.statement):
         for name in ("_limit_clause", "_offset_clause"):
             number = values.get(compiled.bind_names.get(getattr(part, name, None)))
@@ -186,16 +165,16 @@ def classify_code(error: DBAPIError) -> str | None:
 
 def is_rolled_back(error: DBAPIError) -> bool:
     """Whether COMMIT had no effect, although its connection is lost."""
-    was_sent = error.orig is None or error.orig.args[:1] != (NOT_SENT,)
+    # 2006: the connection was closed already.
+    was_sent = error.orig is None or error.orig.args[:1] != (2006,)
     return getattr(error, "is_before_commit", False) or not was_sent
 
 
 def is_read_only(error: BaseException) -> bool:
     """Whether the server rejects a write, as a replica does."""
-    number, *texts = error.args or (0,)
     # The server translates its message, and not the name of the option.
-    is_option = number == PREVENTED and "read-only" in str(texts).replace("_", "-")
-    return number == READ_ONLY_MODE or is_option
+    is_option = error.args[:1] == (PREVENTED,) and "read-only" in str(error)
+    return is_option or error.args[:1] == (READ_ONLY_MODE,)
 
 
 def rejects_write(error: BaseException) -> bool:
@@ -253,15 +232,6 @@ async def extend_timeouts(connection: AsyncConnection, seconds: float) -> None:
         f" /*M! , max_statement_time={seconds} */"
         f" /*!80000 , max_execution_time={round(seconds * 1000)} */"
     )
-
-
-def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
-    """Take the migration lock of this database; None while it is taken.
-
-    The server releases it with the connection, so also when a migration is killed.
-    """
-    query = "SELECT GET_LOCK(CONCAT(LEFT(DATABASE(), 56), '.alembic'), 0)"
-    return nullcontext() if connection.exec_driver_sql(query).scalar() else None
 
 
 def as_latin1(password: str | None) -> str | None:

@@ -1,30 +1,13 @@
-"""PostgreSQL: transactions, error codes, queries about the server, migrations."""
+"""PostgreSQL: transactions and error codes."""
 
 import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-# The server, its session, its time, whether it is the primary; the lowest limit of
-# connections for this role, which is no superuser, with the name of that limit.
-SERVER_ID_QUERY = "SELECT pg_postmaster_start_time()"
-SESSION_ID_QUERY = "SELECT pg_backend_pid()"
-SERVER_TIME_QUERY = "SELECT extract(epoch FROM clock_timestamp())"
 PRIMARY_QUERY = "SELECT NOT pg_is_in_recovery()"
-CONNECTION_LIMIT_QUERY = """
-SELECT sum(setting::int * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END) AS most,
-    'max_connections' AS name FROM pg_settings
-    WHERE name = 'max_connections' OR name LIKE '%%reserved_connections'
-UNION SELECT rolconnlimit, 'the role''s CONNECTION LIMIT' FROM pg_roles
-    WHERE rolname = current_user AND rolconnlimit >= 0
-UNION SELECT datconnlimit, 'the database''s CONNECTION LIMIT' FROM pg_database
-    WHERE datname = current_database() AND datconnlimit >= 0
-ORDER BY most LIMIT 1
-"""
 
 READ_ONLY_SQLSTATE = "25006"
 
@@ -61,13 +44,6 @@ FUNCTIONS = {
 # What a server says last: it has ended the session, so it commits nothing more.
 SESSION_ENDED = {"25P03", "25P04", "57P01", "57P04", "57P05"}
 
-# An index may take an hour to build. A lock may not: every statement behind a waiting
-# ALTER TABLE waits too.
-MIGRATION_LIMITS = (
-    "SET lock_timeout = '5s'",
-    "SET statement_timeout = '1h'",
-    "SET idle_in_transaction_session_timeout = '1h'",
-)
 SETTING = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*", re.IGNORECASE | re.ASCII)
 
 
@@ -172,12 +148,3 @@ async def extend_timeouts(connection: AsyncConnection, seconds: float) -> None:
     limits = ("statement_timeout", "idle_in_transaction_session_timeout")
     for limit in limits:
         await connection.exec_driver_sql(f"SET LOCAL {limit} = {milliseconds}")
-
-
-def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
-    """Take the migration lock of this database; None while it is taken.
-
-    The server releases it with the connection, so also when a migration is killed.
-    """
-    query = "SELECT pg_try_advisory_lock(hashtext('alembic'))"
-    return nullcontext() if connection.exec_driver_sql(query).scalar() else None

@@ -1,8 +1,6 @@
-"""SQLite: transactions, error codes, migrations."""
+"""SQLite: transactions and error codes."""
 
-import fcntl
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 from sqlalchemy import Connection, event
@@ -25,9 +23,6 @@ FAULTS = {
 }
 
 TOO_MANY_VALUES = "too many SQL variables"  # of one statement; it has no code
-
-# A migration may wait for a writer of the service.
-MIGRATION_LIMITS = ("PRAGMA busy_timeout=60000",)
 
 
 def classify_code(error: DBAPIError) -> str | None:
@@ -88,20 +83,6 @@ def for_export(engine: AsyncEngine) -> AsyncEngine:
 
 async def extend_timeouts(connection: AsyncConnection, seconds: float) -> None:
     """SQLite has no timeouts to raise."""
-
-
-def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
-    """Take the migration lock of this file; None while it is taken.
-
-    The system releases it with the process, so also when a migration is killed.
-    """
-    file = open(f"{connection.engine.url.database}.migrate", "w")  # noqa: SIM115
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
 
 
 def _begin(connection: Connection) -> None:

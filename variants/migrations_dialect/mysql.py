@@ -1,8 +1,9 @@
-"""What autogenerate does not know of MySQL and MariaDB."""
+"""Migrations of MySQL and MariaDB: limits, a lock, what autogenerate does not know."""
 
 import re
 import warnings
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,13 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 
 from .render import ExactExpressions
 
+# An index may take an hour to build. A lock may not: every statement behind a waiting
+# ALTER TABLE waits too.
+MIGRATION_LIMITS = (
+    "SET innodb_lock_wait_timeout=5, lock_wait_timeout=5"
+    " /*M! , max_statement_time=3600, idle_transaction_timeout=3600 */"
+    " /*!80000 , max_execution_time=3600000 */",
+)
 COPY = "alembic_index"
 
 
@@ -73,6 +81,15 @@ class MySQLImpl(ExactExpressions, mysql.MySQLImpl):  # type: ignore[misc]
         shown = self.connection.exec_driver_sql(f"SHOW CREATE TABLE {name}").one()[1]
         lines = (line.strip(" ,") for line in shown.splitlines())
         return next(str(line) for line in lines if f"KEY `{index.name}` (" in line)
+
+
+def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
+    """Take the migration lock of this database; None while it is taken.
+
+    The server releases it with the connection, so also when a migration is killed.
+    """
+    query = "SELECT GET_LOCK(CONCAT(LEFT(DATABASE(), 56), '.alembic'), 0)"
+    return nullcontext() if connection.exec_driver_sql(query).scalar() else None
 
 
 def unmodeled_tables(_: Connection) -> set[tuple[str | None, str]]:

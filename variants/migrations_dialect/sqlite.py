@@ -1,8 +1,12 @@
-"""What autogenerate does not know of SQLite: virtual tables, indexes of expressions."""
+"""Migrations of SQLite: a limit, a lock, and what autogenerate does not know: virtual
+tables, indexes of expressions.
+"""
 
+import fcntl
 import re
 import warnings
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +24,8 @@ from sqlalchemy.schema import CreateIndex
 
 from .render import ExactExpressions
 
+# A migration may wait for a writer of the service.
+MIGRATION_LIMITS = ("PRAGMA busy_timeout=60000",)
 # Tables of FTS5 and other modules, and the tables in which these keep their data.
 UNMODELED_QUERY = (
     "SELECT name FROM pragma_table_list WHERE type IN ('virtual', 'shadow')"
@@ -52,6 +58,20 @@ class SQLiteImpl(ExactExpressions, sqlite.SQLiteImpl):  # type: ignore[misc]
             names |= {index.name for index in existing}
         for indexes in (inspected, declared):
             indexes -= {index for index in indexes if index.name in names}
+
+
+def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
+    """Take the migration lock of this file; None while it is taken.
+
+    The system releases it with the process, so also when a migration is killed.
+    """
+    file = open(f"{connection.engine.url.database}.migrate", "w")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def unmodeled_tables(connection: Connection) -> set[tuple[str | None, str]]:

@@ -24,7 +24,7 @@ LONG_NUMBER = re.compile(r"\d{19}")
 
 
 def json_text(value: Any) -> str:
-    """MySQL would make a double of an integer above 64 bits, without its last digits."""
+    """MySQL would make a double of an integer above 64 bits, and drop digits."""
     text = any_dialect.json_text(value)
     if LONG_NUMBER.search(text):
         json.loads(text, parse_int=_check_integer)

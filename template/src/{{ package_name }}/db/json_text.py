@@ -35,6 +35,6 @@ def json_text(value: Any) -> str:
 
 def _reject(value: Any) -> Any:
     raise TypeError(
-        f"A JSON column cannot hold a value of type {type(value).__name__}: write a dict,"
-        " a list, a text or a number."
+        f"A JSON column cannot hold a value of type {type(value).__name__}: write a"
+        " dict, a list, a text or a number."
     )

@@ -8,7 +8,7 @@ from ..budget import POOLER_CLIENTS, POOLER_CONNECTIONS
 from ..doctor.checks import connection_demand, processes, shares_sessions
 from ..doctor.report import CheckResult
 from ..engine.create import create_engine
-from ..engine.dialect import CONNECTION_LIMIT_QUERY, SERVER_ID_QUERY
+from ..doctor.server import CONNECTION_LIMIT_QUERY, SERVER_ID_QUERY
 from .settings import PoolerSettings
 
 

@@ -98,7 +98,7 @@ def _handled(error: Exception) -> BaseException | None:
 
 
 def _cannot_be_read(error: Exception) -> bool:
-    """Whether a message of the client is not what `receive_json()` or its like reads."""
+    """Whether a message of the client is none that `receive_json()` reads."""
     frames = walk_tb(error.__traceback__)
     return isinstance(error, (ValueError, KeyError, RecursionError)) and any(
         frame.f_code in RECEIVERS for frame, _ in frames
