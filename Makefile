@@ -16,7 +16,7 @@ demo: .venv/ready servers ## Render the defaults, start the service, create and 
 test: .venv/ready servers lint ## Everything: each rendering, each class booted, each update
 	pytest --numprocesses 3 --dist worksteal -m "not weekly"
 
-weekly: .venv/ready servers lint ## Everything, and each driver on each newer Python
+weekly: .venv/ready servers lint ## Everything, each driver on each newer Python, each part of the bench
 	pytest --numprocesses 3 --dist worksteal
 
 quick: .venv/ready ## What needs no server, in a minute

@@ -14,10 +14,14 @@ from benchmarks.report import HEAD, Row, as_markdown, at_least, at_most
 from tests.support.rendering import ROOT
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.bench", *arguments]
+def bench(*arguments: str, minutes: int = 10) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, "-m", "benchmarks.bench", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60 * minutes,
     )
 
 
@@ -45,6 +49,16 @@ def test_bench_measures_parts_and_writes_their_figures(tmp_path: Path) -> None:
     assert (before, after) == ("before\n", "\nafter\n")
     assert plots.strip().startswith("![")
     assert table.strip() in done.stdout
+
+
+@pytest.mark.boot
+@pytest.mark.weekly
+def test_each_part_runs_to_its_end() -> None:
+    done = bench("--quick", minutes=30)
+
+    assert done.returncode == 0, done.stderr
+    for part in PARTS:
+        assert f"\n[{part}: " in f"\n{done.stdout}"
 
 
 def test_help_names_each_part() -> None:
