@@ -1,34 +1,48 @@
 """The doctor checks the database of these tests, and one that cannot be reached."""
 
+import io
 import json
 import os
-import pty
-import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from database import UNREACHABLE
+from shop.db.doctor.__main__ import main
 from shop.settings import Settings
 from sqlalchemy import make_url
 
-COMMAND = [sys.executable, "-m", "shop.db.doctor"]
+Doctor = Callable[..., tuple[int, list[str]]]
 
 
-def doctor(*arguments: str, **variables: str) -> tuple[int, list[str]]:
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout.splitlines()
+@pytest.fixture
+def doctor(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Doctor:
+    """Its exit code and lines, by its arguments and the variables that it has beside.
+
+    In the process of the tests: tests of the template start its command.
+    """
+
+    def doctor(*arguments: str, **variables: str) -> tuple[int, list[str]]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["doctor", *arguments])
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        code: Any = ended.value.code
+        lines = "".join(capsys.readouterr()).splitlines()
+        # As the interpreter does: a sentence is printed.
+        return (1, [*lines, code]) if isinstance(code, str) else (int(code), lines)
+
+    return doctor
 
 
-def test_doctor_prints_a_line_for_each_check(settings: Settings) -> None:
+def test_doctor_prints_a_line_for_each_check(doctor: Doctor) -> None:
     code, lines = doctor()
 
     assert {line.split()[0] for line in lines} <= {"ok", "warn", "fail"}
@@ -36,7 +50,7 @@ def test_doctor_prints_a_line_for_each_check(settings: Settings) -> None:
     assert lines[-1].startswith("ok    migrations  at ")
 
 
-def test_doctor_says_in_one_line_why_there_is_no_database(settings: Settings) -> None:
+def test_doctor_says_in_one_line_why_there_is_no_database(doctor: Doctor) -> None:
     url = make_url(os.environ["DATABASE_URL"])
     if path := UNREACHABLE.get("database_path"):  # of SQLite
         url = url.set(database=str(path))
@@ -48,7 +62,7 @@ def test_doctor_says_in_one_line_why_there_is_no_database(settings: Settings) ->
     assert lines[0].startswith("fail  ")
 
 
-def test_doctor_prints_one_object_for_machines(settings: Settings) -> None:
+def test_doctor_prints_one_object_for_machines(doctor: Doctor) -> None:
     code, lines = doctor()
     same, output = doctor("--json")
     report = json.loads("\n".join(output))
@@ -61,7 +75,7 @@ def test_doctor_prints_one_object_for_machines(settings: Settings) -> None:
     ]
 
 
-def test_wrong_setting_is_an_object_for_machines_as_well(settings: Settings) -> None:
+def test_wrong_setting_is_an_object_for_machines_as_well(doctor: Doctor) -> None:
     code, lines = doctor(LOG_LEVEL="LOUD")
     same, output = doctor("--json", LOG_LEVEL="LOUD")
     report = json.loads("\n".join(output))
@@ -72,29 +86,27 @@ def test_wrong_setting_is_an_object_for_machines_as_well(settings: Settings) -> 
     assert report == {"ok": False, "checks": [result]}
 
 
-def test_doctor_rejects_another_argument(settings: Settings) -> None:
+def test_doctor_rejects_another_argument(doctor: Doctor) -> None:
     code, lines = doctor("--jason")
 
     assert code == 2
     assert lines[-1].endswith("error: unrecognized arguments: --jason")
 
 
-@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}], ids=["", "NO_COLOR"])
-def test_doctor_is_in_color_on_a_terminal(
-    settings: Settings, variables: dict[str, str]
-) -> None:
-    terminal, end = pty.openpty()
-    environment = {**os.environ, "NO_COLOR": "", **variables}
-    folder = Path(__file__).parents[1]
-    with subprocess.Popen(COMMAND, cwd=folder, env=environment, stdout=end):
-        os.close(end)
-        output = b""
-        try:
-            while read := os.read(terminal, 10_000):
-                output += read
-        except OSError:  # the other end is closed
-            pass
-    os.close(terminal)
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
-    assert b"migrations" in output
-    assert (b"\x1b[32mok  \x1b[0m  " in output) is (not variables)
+
+@pytest.mark.parametrize("no_color", ["", "1"], ids=["", "NO_COLOR"])
+def test_doctor_is_in_color_on_a_terminal(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, no_color: str
+) -> None:
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        doctor(NO_COLOR=no_color)
+    output = terminal.getvalue()
+
+    assert "migrations" in output
+    assert ("\x1b[32mok  \x1b[0m  " in output) is (not no_color)

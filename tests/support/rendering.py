@@ -157,13 +157,13 @@ def compiled_once() -> Iterator[None]:
 
 @contextmanager
 def answered_once() -> Iterator[None]:
-    """Put together what the files see once for each rendering, and not for each name."""
+    """Put together what templates see once for each rendering, not for each file."""
     render_files = Worker._render_template
 
     def render_all(worker: Worker) -> None:
-        context, path = worker._render_context(), worker.answers_relpath
+        context, path = dict(worker._render_context()), worker.answers_relpath
         with (
-            mock.patch.object(Worker, "_render_context", lambda _: dict(context)),
+            mock.patch.object(Worker, "_render_context", side_effect=context.copy),
             mock.patch.object(Worker, "answers_relpath", path),
         ):
             render_files(worker)
