@@ -122,7 +122,7 @@ async def sleep_unawaited(session: Any, seconds: float) -> asyncio.Task[Any]:
 async def test_closed_connection_is_logged_with_its_server(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = create_engine(settings.server, settings.limits, pool="reports")
+    engine = create_engine(settings.server, settings.limits)
     async with engine.connect() as connection:
         bounded = await connection.execution_options(time_limit=0.1)
         with pytest.raises(DBAPIError):
@@ -131,7 +131,7 @@ async def test_closed_connection_is_logged_with_its_server(
 
     (record,) = [each for each in caplog.records if "gave no answer" in each.message]
     facts = vars(record)
-    assert (facts["seconds"], facts["pool"]) == (0.1, "reports")
+    assert (facts["seconds"], facts["pool"]) == (0.1, "primary")
     assert facts["server"] in record.message
 
 
