@@ -14,7 +14,20 @@ from uuid import UUID
 from shop.db import Base, open_database
 from shop.db.config.backend import DIALECT
 from shop.settings import Settings
-from sqlalchemy import ForeignKey, Numeric, String, func, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Float,
+    ForeignKey,
+    Interval,
+    Numeric,
+    String,
+    Time,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -106,6 +119,28 @@ MODELS = {
 }
 
 
+MOMENT = datetime(2026, 3, 29, 2, 30, 0, 1, MINUTES)
+NAIVE = MOMENT.astimezone(UTC).replace(tzinfo=None)
+DECLARED: list[tuple[Any, Any, Any]] = [
+    (DateTime(timezone=True), MOMENT, MOMENT),
+    (DateTime(), NAIVE, NAIVE),
+    (Float(), 0.1 + 0.2, 0.1 + 0.2),
+    (Interval(), timedelta(microseconds=1), timedelta(microseconds=1)),
+    (Time(), time(1, 2, 3, 4), time(1, 2, 3, 4)),
+]
+if DIALECT != "postgresql":  # a driver rejects it there
+    DECLARED += [(DateTime(), MOMENT, NAIVE)]
+DECLARED_MODELS = [
+    model(
+        f"declared_{number}",
+        type(value),
+        id=mapped_column(BigInteger, primary_key=True),
+        value=mapped_column(kind),
+    )
+    for number, (kind, value, _) in enumerate(DECLARED)
+]
+
+
 class Parent(Base):
     __tablename__ = "parents"
     # Does not take away what Base says of each mapper.
@@ -143,6 +178,16 @@ async def stored(database: Any, thing: Any, value: Any) -> Any:
             query = select(thing.id).where(thing.value == value)
             found = row.id in (await session.scalars(query)).all()
     return entity.value, column, found
+
+
+async def changed_by_declared_types(database: Any) -> list[str]:
+    """With the generic types of SQLAlchemy in place of an annotation's own."""
+    changed = []
+    for number, (_, value, expected) in enumerate(DECLARED):
+        entity, column, _ = await stored(database, DECLARED_MODELS[number], value)
+        if (entity, column) != (expected, expected):
+            changed.append(f"{value!r} {entity!r}")
+    return changed
 
 
 def is_json(value: Any) -> bool:
@@ -260,6 +305,7 @@ async def main() -> None:
             "accepted": await accepted_values(database),
             "after flush": await after_flush(database),
             "changed": await changed_values(database),
+            "changed by declared types": await changed_by_declared_types(database),
             "in place": await change_in_place(database),
             "nulls": await null_values(database),
             "times": await compare_times(database),

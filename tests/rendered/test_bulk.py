@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -46,6 +47,18 @@ async def test_export_that_takes_too_long_ends_and_frees_its_place(
             assert classify(caught.value) == "timeout"
 
 
+async def test_export_refuses_to_write(database: Database) -> None:
+    """On MySQL and SQLite it would commit at once."""
+    for sql in ("INSERT INTO orders (id) VALUES (1)", "SELECT 1; DELETE FROM orders"):
+        for execute in ("execute", "stream", "exec_driver_sql"):
+            statement: Any = sql if execute == "exec_driver_sql" else text(sql)
+            async with export(database) as connection:
+                with pytest.raises(InvalidRequestError, match="use a Write"):
+                    await getattr(connection, execute)(statement)
+    async with export(database) as connection:
+        await connection.stream(select(Order.id))
+
+
 async def test_bulk_insert_in_which_a_statement_has_failed_inserts_no_row(
     client: AsyncClient, database: Database
 ) -> None:
@@ -86,4 +99,4 @@ async def test_commit_of_a_bulk_insert_that_is_interrupted_is_counted(
         await asyncio.wait({task})
 
         assert task.cancelled()
-        assert database.interrupted_commits == 1
+        assert database.commits.interrupted == 1

@@ -21,7 +21,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import InvalidRequestError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from test_sessions import PROBES, Probe, checked_out, probes, rows
@@ -53,6 +53,12 @@ REFUSED: dict[str, Any] = {
     "into": text("SELECT id INTO copies FROM probes"),
     "text in a CTE": text("WITH a AS (UPDATE probes SET id = 2 RETURNING id) SELECT 1"),
     "after a CTE": text("WITH a AS (SELECT 1) DELETE FROM probes"),
+    "join after a CTE": text(
+        "WITH a AS (SELECT 1 AS x) UPDATE probes JOIN a ON (a.x = id) SET id = 2"
+    ),
+    "brackets after a CTE": text(
+        "WITH a AS (SELECT 1) DELETE p\nFROM probes AS p JOIN a USING (id)"
+    ),
 }
 OF_DIALECT: dict[str, dict[str, Any]] = {
     "postgresql": {
@@ -71,6 +77,10 @@ OF_DIALECT: dict[str, dict[str, Any]] = {
         "schema": select(func.pg_catalog.pg_advisory_xact_lock(1)),
         "quoted": select(literal_column("pg_catalog.\"pg_notify\" ('a', 'b')")),
         "sequence": select(func.nextval("x")),
+        "after a CTE that searches": text(
+            "WITH RECURSIVE a AS (SELECT 1 AS x UNION SELECT x FROM a)"
+            " SEARCH DEPTH FIRST BY x SET y UPDATE probes SET id = 2"
+        ),
         "text of its own": text("SELECT $$;$$, E'\\'', setval('x', 1)"),
     },
     "mysql": {
@@ -78,6 +88,7 @@ OF_DIALECT: dict[str, dict[str, Any]] = {
         "file": select(literal_column("1 INTO OUTFILE '/tmp/x'")),
         "read file": select(func.LOAD_FILE("/etc/hosts")),
         "variable": select(literal_column("@a := 1")),
+        "last id": select(func.last_insert_id(5)),
         "share": text("SELECT 1 LOCK IN SHARE MODE"),
         "comment that is executed": text("SELECT 1 /*!50000 FOR UPDATE */"),
         "text of its own": text("SELECT 'it\\'s', RELEASE_ALL_LOCKS()"),
@@ -121,6 +132,22 @@ async def test_read_session_refuses_to_get_with_a_lock(database: Database) -> No
     async with database.read() as session:
         with pytest.raises(InvalidRequestError, match="with_for_update: use a Write"):
             await session.get(Probe, 1, with_for_update=True)
+        assert await session.get(Probe, 1, with_for_update=None) is None
+        with pytest.raises(NoResultFound):
+            await session.get_one(Probe, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("refresh", r"get\(\)"), ("stream", "Export"), ("add", "Write")],
+)
+async def test_read_session_says_what_to_use_instead(
+    database: Database, name: str, advice: str
+) -> None:
+    async with database.read() as session:
+        with pytest.raises(AttributeError, match=rf"has no {name}\(\): .*{advice}"):
+            getattr(session, name)
+        assert not hasattr(session, "anything")
 
 
 @pytest.mark.parametrize(

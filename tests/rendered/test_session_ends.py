@@ -9,7 +9,7 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from shop.db import Database, Read, Snapshot, Write
-from sqlalchemy import insert, select
+from sqlalchemy import event, insert, select
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from test_sessions import PROBES, Probe, checked_out, probes, rows
@@ -198,8 +198,50 @@ async def test_task_that_is_not_awaited_leaves_no_connection_open(
 
     assert all(isinstance(each, Exception) for each in outcomes)
     assert checked_out(database) == 0
+    assert await rows(database) == []
     async with database.write() as session:
         await session.execute(insert(PROBES).values(id=1000))
+
+
+@pytest.mark.parametrize("sent", range(1, 6))
+@pytest.mark.parametrize("way", ["flush", "execute"])
+async def test_task_that_is_not_awaited_writes_nothing_after_a_rollback(
+    database: Database, way: str, sent: int
+) -> None:
+    """Whichever statement of it runs when the session ends."""
+    statements = 0
+    begun = asyncio.Event()
+
+    def count(*_: object) -> None:
+        nonlocal statements
+        statements += 1
+        if statements == sent:
+            begun.set()
+
+    async def work(session: Any) -> None:
+        for number in range(10):
+            if way == "execute":
+                await session.execute(insert(PROBES).values(id=number))
+            else:
+                session.add(Probe(id=number))
+                await session.flush()
+
+    async def fail() -> None:
+        async with database.write() as session:
+            tasks.append(asyncio.create_task(work(session)))
+            await begun.wait()
+            raise ZeroDivisionError
+
+    tasks: list[asyncio.Task[None]] = []
+    event.listen(database.engine.sync_engine, "before_cursor_execute", count)
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    with suppress(Exception):
+        await tasks[0]
+    event.remove(database.engine.sync_engine, "before_cursor_execute", count)
+
+    assert await rows(database) == []
+    assert checked_out(database) == 0
 
 
 async def test_connection_that_a_task_gets_after_the_end_is_returned(

@@ -33,6 +33,7 @@ def test_no_annotation_loses_a_value(
         "accepted": [],
         "after flush": [True] * 3,
         "changed": [],
+        "changed by declared types": [],
         "in place": [{"a": 1, "b": 2}, ["a", "b"]],
         "times": [True] * 3,
     }

@@ -1,20 +1,25 @@
-"""aiosqlite: how to connect, and how the transaction of a cancelled writer ends."""
+"""aiosqlite: how to connect, and how the transaction of a writer ends that was
+cancelled, or whose task goes on.
+"""
 
 import asyncio
 import logging
 import sqlite3
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import aiosqlite
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, exc
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
 
 from ..config.limits import Limits
+from . import UNAWAITED
 
 DRIVERNAME = "sqlite+aiosqlite_checked"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
@@ -25,6 +30,13 @@ _OPENINGS: set[asyncio.Future[aiosqlite.Connection]] = set()
 
 class Dialect(SQLiteDialect_aiosqlite):
     supports_statement_cache = True
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # Connections with a statement that runs, once for each; those that wait for the
+        # end of these, and take no other.
+        self._running: list[Any] = []
+        self._ending: list[Any] = []
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
@@ -37,6 +49,51 @@ class Dialect(SQLiteDialect_aiosqlite):
         # Python calls a connection "autocommit" even between BEGIN and COMMIT. Asked
         # this way, the pool still rolls back what a cancelled writer has left open.
         return not dbapi_conn.driver_connection.in_transaction
+
+    def do_execute(self, cursor: Any, *args: Any) -> None:
+        self._execute(super().do_execute, cursor, *args)
+
+    def do_executemany(self, cursor: Any, *args: Any) -> None:
+        self._execute(super().do_executemany, cursor, *args)
+
+    def do_execute_no_params(self, cursor: Any, *args: Any) -> None:
+        self._execute(super().do_execute_no_params, cursor, *args)
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        with self._ends(dbapi_connection.dbapi_connection) as was_running:
+            if was_running:
+                raise exc.IllegalStateChangeError(UNAWAITED)
+            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        with self._ends(dbapi_connection.dbapi_connection):
+            super().do_rollback(dbapi_connection)  # type: ignore[no-untyped-call]
+
+    def _execute(self, execute: Callable[..., None], cursor: Any, *args: Any) -> None:
+        connection = args[-1].root_connection.connection.dbapi_connection
+        if connection in self._ending:
+            raise exc.InvalidRequestError(UNAWAITED)
+        self._running.append(connection)
+        try:
+            execute(cursor, *args)
+        finally:
+            self._running.remove(connection)
+
+    @contextmanager
+    def _ends(self, connection: Any) -> Iterator[bool]:
+        """The end of a transaction: a task that is not awaited can send no statement,
+        which would commit by itself after it. True if one was running.
+        """
+        self._ending.append(connection)
+        try:
+            was_running = connection in self._running
+            if was_running:
+                await_only(connection.driver_connection.interrupt())
+            while connection in self._running:
+                await_only(asyncio.sleep(0.001))
+            yield was_running
+        finally:
+            self._ending.remove(connection)
 
 
 def connect_args(limits: Limits) -> dict[str, Any]:

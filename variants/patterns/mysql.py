@@ -11,5 +11,5 @@ QUOTED = (
 STATEFUL = (
     r"/\*|:=|\bLOCK\s+IN\s+SHARE\s+MODE\b|\bNEXT\s+VALUE\s+FOR\b"
     r"|\b(GET_LOCK|RELEASE_(ALL_)?LOCKS?|LOAD_FILE|NEXTVAL|SETVAL"
-    r"|service_(get|release)\w*_locks?)\s*\("
+    r"|service_(get|release)\w*_locks?)\s*\(|\bLAST_INSERT_ID\s*\((?=\s*[^\s)])"
 )

@@ -83,6 +83,16 @@ class Double(sa.TypeDecorator[float]):
         return value
 
 
+def _time(column: sa.Column[Any]) -> Any:
+    # A default of the server, such as now(), has to have as many digits.
+    return column.type if column.server_default else DATETIME
+
+
+def _float(column: sa.Column[Any]) -> Any:
+    kind: Any = column.type
+    return kind if kind.precision or kind.asdecimal else Double()
+
+
 TYPES: dict[Any, Any] = {
     bytes: mysql.LONGBLOB(),  # a BLOB ends at 64 kB, as a TEXT does
     float: Double(),
@@ -94,5 +104,12 @@ TYPES: dict[Any, Any] = {
 REJECTED: dict[Any, str] = {
     Decimal: "MySQL drops what follows the point unless the column says how many"
     " digits: mapped_column(Numeric(12, 2)).",
+}
+# Generic types whose columns lose something here: by a column, the type that does not.
+WIDER: dict[Any, Any] = {
+    sa.DateTime: _time,  # microseconds, and the zone: see base.py
+    sa.Float: _float,
+    sa.Interval: lambda _: Duration(),
+    sa.Time: lambda _: TIME,
 }
 MIGRATION_OPTIONS: dict[str, Any] = {}

@@ -25,11 +25,22 @@ class Double(sa.TypeDecorator[float]):
         return value
 
 
+def _count(column: sa.Column[Any]) -> Any:
+    """Only a key that is an INTEGER has a value by itself; it has 64 bits, too."""
+    is_counted = column.primary_key and not column.default
+    return sa.Integer() if is_counted else column.type
+
+
 TYPES: dict[Any, Any] = {float: Double()}
 # An annotation without a type that keeps its values, and what helps.
 REJECTED: dict[Any, str] = {
     Decimal: "SQLite has no exact decimals: store whole numbers of the smallest unit,"
     " such as cents.",
+}
+# Generic types whose columns lose something here: by a column, the type that does not.
+WIDER: dict[Any, Any] = {
+    sa.BigInteger: _count,
+    sa.DateTime: lambda column: column.type,  # the zone: see base.py
 }
 MIGRATION_OPTIONS: dict[str, Any] = {
     # SQLite cannot alter a column: Alembic copies the table instead.

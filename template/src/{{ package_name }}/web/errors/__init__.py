@@ -21,7 +21,7 @@ PROBLEMS = {
     FaultKind.BUSY: (503, "No connection or lock in time. Nothing was changed: retry."),
     FaultKind.TIMEOUT: (503, "This took too long. Nothing was changed."),
     FaultKind.UNAVAILABLE: (503, "The database is unavailable. Nothing was changed."),
-    FaultKind.OUTCOME_UNKNOWN: (504, "Lost during COMMIT: check before you retry."),
+    FaultKind.OUTCOME_UNKNOWN: (504, "Committed or not, or in part: check first."),
 }
 
 
