@@ -4,15 +4,17 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib.util import find_spec
 from io import StringIO
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
 from httpx2 import AsyncClient
 from shop import main
+from shop.db.errors import OperationTimeout
 from shop.web import LOG_LEVEL, LOG_STREAM
 from shop.web.logs import JsonHandler, configure_logging
 
@@ -89,6 +91,30 @@ async def test_probes_have_a_line_if_they_fail(
     debug, failed = lines()
     assert (debug[LOG_LEVEL], debug["message"]) == ("DEBUG", "GET /livez 200")
     assert (failed[LOG_LEVEL], failed["message"]) == ("INFO", "GET /readyz 503")
+
+
+async def test_problem_of_the_database_is_a_field(
+    app: FastAPI, serve: Any, lines: Lines
+) -> None:
+    @app.get("/late")
+    async def late() -> None:
+        raise OperationTimeout("too late")
+
+    @app.get("/cut")
+    async def cut() -> StreamingResponse:
+        async def rows() -> AsyncIterator[str]:
+            yield "one"
+            raise OperationTimeout("too late")
+
+        return StreamingResponse(rows())
+
+    async with serve(app) as client:
+        await client.get("/late")
+        await client.get("/cut")
+
+    (failed,) = lines("shop.web.errors.handlers")
+    (broken,) = lines("shop.web.errors.unhandled")
+    assert failed["problem"] == broken["problem"] == "timeout"
 
 
 async def test_every_handler_gets_the_lines_of_requests(

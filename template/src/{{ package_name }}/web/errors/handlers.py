@@ -81,7 +81,8 @@ async def database_error(
         raise error
     if exchange := connection.scope.get(EXCHANGE):
         exchange.problem = fault
-    logger.warning("%s: %s", fault, safe_message(error))
+    cause = safe_message(error)
+    logger.warning("%s: %s", fault, cause, extra={"problem": fault})
     if isinstance(connection, WebSocket):
         await close(connection.send, INTERNAL_ERROR, fault)
         return None  # it has no answer

@@ -60,7 +60,8 @@ class UnhandledErrors:
             if has_begun and (fault := classify(error)):
                 # Without the traceback, in which the database quotes values.
                 text = "%s after the answer has begun: %s"
-                logger.error(text, fault, safe_message(error))
+                facts = {"problem": fault}
+                logger.error(text, fault, safe_message(error), extra=facts)
                 if has_ended:
                     return
                 raise AnswerCut(fault) from None
