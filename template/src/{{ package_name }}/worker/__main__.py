@@ -53,8 +53,8 @@ WORKER_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 def main() -> None:
     settings = Settings.load()  # a wrong environment ends here, before the first fork
-    # Before anything else that a process opens, as its database: the gauges of a process
-    # that was killed would be those of its successor.
+    # Before anything else that a process opens, as its database: the gauges of one that
+    # was killed would be those of its successor.
     signals.worker_process_init.connect(begin_process)
     for configure in CONFIGURE:
         configure(settings)
