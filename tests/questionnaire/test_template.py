@@ -17,7 +17,8 @@ SOURCES = [
     path
     for folder in ("template", "variants")
     for path in sorted((ROOT / folder).rglob("*"))
-    if path.is_file() and not {"__pycache__", ".ruff_cache"} & set(path.parts)
+    if path.is_file() and path.suffix != ".png"
+    if not {"__pycache__", ".ruff_cache"} & set(path.parts)
 ]
 CONTROL = re.compile(r"\{%.*?%\}", re.DOTALL)
 INCLUDE = re.compile(
