@@ -93,7 +93,7 @@ def _sqlstate(error: BaseException | None) -> str:
 def _function(error: BaseException | None) -> str:
     """That of the server which has raised the error; a message is in its language."""
     while error:
-        source = getattr(error, "diag", error)  # of psycopg, and of asyncpg
+        source = getattr(error, "diag", error)
         for name in ("source_function", "server_source_function"):
             if function := getattr(source, name, None):
                 return str(function)
