@@ -1,1 +1,0 @@
-"""Start reading at main.py."""

@@ -1,1 +1,0 @@
-"""Configuration: DATABASE_* variables, the server that they name, and limits."""

@@ -1,4 +1,0 @@
-"""Database system and driver of this service."""
-
-DIALECT = "sqlite"
-DRIVER = "aiosqlite"

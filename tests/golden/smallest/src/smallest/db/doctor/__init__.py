@@ -1,1 +1,0 @@
-"""`make doctor`, and the check of the connection budget at start."""

@@ -1,1 +1,0 @@
-"""The engine: driver, dialect, connection pool, validation, watchdog, metrics."""
