@@ -56,6 +56,8 @@ class Worker(UvicornWorker):
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         **UvicornWorker.CONFIG_KWARGS,
         "timeout_graceful_shutdown": 20,
+        # A message of a websocket is held in memory as a body is.
+        "ws_max_size": settings.max_body_bytes,
     }
 
     def load_wsgi(self) -> None:

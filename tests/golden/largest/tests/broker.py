@@ -74,7 +74,7 @@ def main() -> int:
     is_given = works and os.environ.get("CELERY_BROKER_URL")
     if not is_given and not find_server():
         again = ["uv", "run", "--group=servers", "python", *sys.argv]
-        os.execvp(again[0], again)  # noqa: S606
+        os.execvp(again[0], again)  # noqa: S606 (signals reach it)
     exit_on_signals()
     with ExitStack() as stack:
         if not is_given:

@@ -100,10 +100,10 @@ def main() -> int:
     if keep:
         command = command[1:]
     if os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_HOST"):
-        os.execvp(command[0], command)  # noqa: S606
+        os.execvp(command[0], command)  # noqa: S606 (signals reach it)
     if PACKAGE and not find_binaries() and os.geteuid() != 0:
         again = ["uv", "run", "--group=servers", "python", *sys.argv]
-        os.execvp(again[0], again)  # noqa: S606
+        os.execvp(again[0], again)  # noqa: S606 (signals reach it)
     exit_on_signals()
     with TemporaryDirectory() as temporary:
         kept = Path(gettempdir()) / f"{PROJECT.name}-database-{os.getuid()}"

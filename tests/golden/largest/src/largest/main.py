@@ -20,7 +20,8 @@ from .features import (
 from .settings import Settings
 from .web import health
 from .web.edge import edge_middleware
-from .web.errors import EXCEPTION_HANDLERS, UNHANDLED_ERRORS
+from .web.errors.handlers import EXCEPTION_HANDLERS
+from .web.errors.unhandled import UNHANDLED_ERRORS
 from .web.logs import configure_logging
 from .web.middleware import default_middleware
 from .web.openapi import DocumentedApp

@@ -10,7 +10,7 @@ from sqlalchemy.ext.mutable import MutableDict, MutableList
 from sqlalchemy.orm import DeclarativeBase, Mapper, TypeResolve
 from sqlalchemy.orm.exc import MappedAnnotationError
 
-from .engine.types import DATETIME, JSON, REJECTED, TIME, TYPES
+from .engine.types import DATETIME, JSON, REJECTED, TIME, TYPES, WIDER
 
 
 class UTCDateTime(sa.TypeDecorator[datetime]):
@@ -35,6 +35,16 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
         if value is None or value.tzinfo:
             return value  # type: ignore[no-any-return]
         return value.replace(tzinfo=UTC)  # type: ignore[no-any-return]
+
+
+class NaiveDateTime(UTCDateTime):
+    """Of a column that is declared without a zone: what has one is stored in UTC."""
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> Any:
+        return value.astimezone(UTC) if value and value.tzinfo else value
+
+    def process_result_value(self, value: Any, dialect: Any) -> datetime | None:
+        return value  # type: ignore[no-any-return]
 
 
 class LocalTime(sa.TypeDecorator[time]):
@@ -101,10 +111,26 @@ class Base(DeclarativeBase):
 
 
 @event.listens_for(Base, "instrument_class", propagate=True)
-def _load_defaults(mapper: Mapper[Any], _: type) -> None:
+def _adapt(mapper: Mapper[Any], _: type) -> None:
     # INSERT and UPDATE return what the database has computed: an attribute that is
     # loaded later would need an await.
     mapper.eager_defaults = True
+    for column in mapper.local_table.columns:
+        _widen(column)
+
+
+def _widen(column: Any) -> None:
+    """A generic type of SQLAlchemy means what the annotation means.
+
+    One in capitals is the database's own, and stays.
+    """
+    kind = column.type
+    if wider := WIDER.get(type(kind)):
+        column.type = wider(column)
+        if type(kind) is sa.DateTime:
+            decorated = UTCDateTime() if kind.timezone else NaiveDateTime()
+            decorated.impl = column.type
+            column.type = decorated
 
 
 @event.listens_for(Base, "resolve_type_annotation")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, TypeVarTuple
 from anyio import CancelScope
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
-from sqlalchemy import Row
+from sqlalchemy import Row, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
@@ -19,7 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
 from .database import Database
 from .engine.dialect import extend_timeouts, for_export, local_settings
 from .errors import OperationTimeout
-from .orm.writes import reject_commit_after_error, roll_back
+from .orm import GUARDED
+from .orm.commits import reject_partial
+from .orm.writes import roll_back
 
 BATCH_SIZE = 1000
 
@@ -50,7 +52,7 @@ async def export(
                 if local:
                     await connection.execute(*local)
                 yield await connection.execution_options(
-                    yield_per=BATCH_SIZE, time_limit=seconds
+                    yield_per=BATCH_SIZE, time_limit=seconds, **GUARDED
                 )
         except TimeoutError as error:
             if not limit.expired():
@@ -92,13 +94,16 @@ async def bulk_insert(
     local = local_settings(settings)
     async with database.writes.connect() as connection:
         try:
-            if local:
-                await connection.execute(*local)
+            if local:  # also of the next transaction, if the block commits itself
+                begun = connection.sync_connection
+                event.listen(begun, "begin", lambda begun: begun.execute(*local))
             yield connection
-            reject_commit_after_error(connection.sync_connection)
-            await database.commit(connection)
-        except BaseException:
+            await connection.commit()
+            await connection.run_sync(database.router.committed)
+        except BaseException as error:
             await roll_back(connection)
+            if database.commits.any_of(connection.sync_connection):
+                reject_partial(error)
             raise
 
 

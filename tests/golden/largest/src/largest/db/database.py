@@ -1,4 +1,4 @@
-"""The database: sessions to read and to write, and the only place that commits."""
+"""The database: sessions to read and to write."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -8,21 +8,14 @@ from typing import Annotated, Any, ClassVar
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .config.settings import ConnectionSettings
-from .engine.dialect import is_rolled_back, local_settings, with_transactions
-from .errors import CommitOutcomeUnknown
+from .engine.dialect import local_settings, with_transactions
+from .orm.commits import Commits, reject_partial
 from .orm.guard import guard
 from .orm.reads import ReadOnlySession, ReadSession, SnapshotSession
-from .orm.writes import (
-    WriteOrmSession,
-    WriteSession,
-    end,
-    roll_back,
-    track_failures,
-)
+from .orm.writes import WriteOrmSession, WriteSession, end, roll_back
 from .routing import Router
 
 
@@ -43,14 +36,12 @@ class Database:
         self.settings = settings
         self.router = router
         self.writes = with_transactions(engine)
-        track_failures(self.writes)
+        self.commits = Commits(self.writes)
         guard(engine)
         self.exports = asyncio.Semaphore(settings.exports_at_once)
         # Whether a connection was ever opened.
         self.was_reached = False
         event.listen(engine.sync_engine, "connect", self._note_reached)
-        # COMMITs that were cancelled without an answer: their outcome is unknown.
-        self.interrupted_commits = 0
 
     def _note_reached(self, *_: object) -> None:
         self.was_reached = True
@@ -98,27 +89,14 @@ class Database:
             # A failure here has not reached COMMIT: its outcome is known.
             if session.new or session.dirty or session.deleted:
                 await session.flush()
-            await self.commit(session)
-        except BaseException:
+            await session.commit()
+        except BaseException as error:
             await roll_back(session)
+            if "committed" in session.info:
+                reject_partial(error)
             raise
         finally:
             await end(session)
-
-    async def commit(self, unit: AsyncSession | AsyncConnection) -> None:
-        """The only COMMIT, and so the only place where an outcome is unknown."""
-        try:
-            await unit.commit()
-            if isinstance(unit, AsyncConnection):  # a session calls the router itself
-                await unit.run_sync(self.router.committed)
-        except DBAPIError as error:
-            if error.connection_invalidated and not is_rolled_back(error):
-                text = "connection lost during COMMIT"
-                raise CommitOutcomeUnknown(text) from error
-            raise
-        except asyncio.CancelledError:
-            self.interrupted_commits += 1
-            raise
 
     def engines_for(self, dependencies: Iterable[Any]) -> Sequence[AsyncEngine]:
         """Those of which one will give the connection; none without a session."""

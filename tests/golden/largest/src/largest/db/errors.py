@@ -18,7 +18,8 @@ class FaultKind(StrEnum):
     BUSY = "busy"  # rolled back or never started; worth another try
     TIMEOUT = "timeout"  # too slow, rolled back
     UNAVAILABLE = "unavailable"  # the database cannot be reached or cannot serve
-    OUTCOME_UNKNOWN = "outcome-unknown"  # lost during COMMIT: committed or not
+    # Lost during COMMIT: committed or not. Or after a COMMIT of the handler's own.
+    OUTCOME_UNKNOWN = "outcome-unknown"
 
 
 # What an encoder says of a value: the type of a column, or a driver. A TypeError is a
@@ -27,7 +28,9 @@ VALUE_ERRORS = (ValueError, ArithmeticError, LookupError)
 
 
 class CommitOutcomeUnknown(Exception):
-    """The connection was lost, or the time was up, during COMMIT."""
+    """The connection was lost, or the time was up, during COMMIT; or a part of what the
+    handler has written is committed.
+    """
 
 
 class OperationTimeout(Exception):

@@ -16,12 +16,14 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
     SpanExportResult,
 )
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from prometheus_client import Counter
 
 PACKAGE = __name__.partition(".")[0]
-# Without OTEL_TRACES_SAMPLER: of the traces that no caller has begun.
-SAMPLED = 0.1
+# One in ten of the traces that no caller has begun; without these the SDK records all.
+SAMPLER = {
+    "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+    "OTEL_TRACES_SAMPLER_ARG": "0.1",
+}
 # Spans that wait for the export: 2 KB each.
 MAX_QUEUE = 2048
 # At the end of a process, within the seconds that it has to stop.
@@ -131,10 +133,10 @@ def set_up() -> TracerProvider | None:
 
 def _provider(exporter: CountingExporter) -> TracerProvider:
     """Raises ValueError for a variable that is out of range."""
+    for variable, default in SAMPLER.items():
+        os.environ[variable] = os.environ.get(variable) or default
     named = Resource.create({"service.name": PACKAGE, "process.pid": os.getpid()})
-    sampler = ParentBasedTraceIdRatio(SAMPLED)
     provider = TracerProvider(
-        sampler=None if os.environ.get("OTEL_TRACES_SAMPLER") else sampler,
         resource=named.merge(OTELResourceDetector().detect()),
         # Its end would wait for the endpoint for up to 30 s.
         shutdown_on_exit=False,

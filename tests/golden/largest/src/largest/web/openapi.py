@@ -10,6 +10,7 @@ from typing import Any, get_args
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.security.base import SecurityBase
 
 from ..db import Export, Read, Snapshot, Write
 from ..db.errors import FaultKind
@@ -152,15 +153,24 @@ def _problems(
 
 
 def _faults(dependant: Dependant) -> list[FaultKind]:
-    calls = {*_calls(dependant)}
-    # With the request a handler has the database, and may open any session.
-    writes = WRITES in calls or dependant.request_param_name is not None
+    found = [*_flat(dependant)]
+    calls = {each.call for each in found}
+    writes = WRITES in calls or any(map(_has_database, found))
     if not (writes or calls & READS):
         return []
     return [kind for kind in PROBLEMS if writes or kind not in OF_A_WRITE]
 
 
-def _calls(dependant: Dependant) -> Iterator[object]:
-    yield dependant.call
+def _has_database(dependant: Dependant) -> bool:
+    """Whether a handler or a dependency has the request: it may open any session."""
+    return (
+        dependant.call not in READS
+        and not isinstance(dependant.call, SecurityBase)
+        and bool(dependant.request_param_name or dependant.http_connection_param_name)
+    )
+
+
+def _flat(dependant: Dependant) -> Iterator[Dependant]:
+    yield dependant
     for inner in dependant.dependencies:
-        yield from _calls(inner)
+        yield from _flat(inner)

@@ -53,6 +53,9 @@ WORKER_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 
 def main() -> None:
     settings = Settings.load()  # a wrong environment ends here, before the first fork
+    # Before anything else that a process opens, as its database: the gauges of one that
+    # was killed would be those of its successor.
+    signals.worker_process_init.connect(begin_process)
     for configure in CONFIGURE:
         configure(settings)
 
@@ -71,9 +74,6 @@ def main() -> None:
             timer.daemon = True
             timer.start()
 
-    # Before the runtime opens its database: the gauges of a process that was killed
-    # would be those of its successor.
-    signals.worker_process_init.connect(begin_process)
     signals.task_retry.connect(report_killed)
     signals.task_failure.connect(report_killed)
     signals.setup_logging.connect(set_up_logging, weak=False)

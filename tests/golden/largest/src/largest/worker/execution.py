@@ -63,14 +63,14 @@ Configuration.run = execute
 
 
 async def _run_bounded(work: Work, seconds: float, database: Database) -> None:
-    commits = database.interrupted_commits
+    commits = database.commits.interrupted
     try:
         async with asyncio.timeout(seconds) as limit:
             await work(database)
     except TimeoutError as error:
         if not limit.expired():
             raise
-        if database.interrupted_commits > commits:
+        if database.commits.interrupted > commits:
             text = f"COMMIT was running after {seconds:g} s"
             raise CommitOutcomeUnknown(text) from error
         raise OperationTimeout(f"a task of more than {seconds:g} s") from error

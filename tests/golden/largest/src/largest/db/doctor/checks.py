@@ -8,13 +8,9 @@ from ..budget import FLEET_PROCESSES, WORKERS
 from ..config.environment import positive_number
 from ..config.server import is_local, is_socket
 from ..config.settings import ConnectionSettings
-from ..engine.dialect import (
-    CONNECTION_LIMIT_QUERY,
-    SERVER_TIME_QUERY,
-    SESSION_ID_QUERY,
-)
 from .report import Check, CheckResult
 from .role import ROLE_QUERY
+from .server import CONNECTION_LIMIT_QUERY, SERVER_TIME_QUERY, SESSION_ID_QUERY
 
 
 async def encryption(_: AsyncConnection, settings: ConnectionSettings) -> CheckResult:

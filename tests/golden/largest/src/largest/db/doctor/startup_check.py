@@ -12,7 +12,7 @@ from ..database import Database
 from ..errors import safe_message
 from ..features import DatabaseSettings
 from ..open import open_database
-from .checks import SERVER_CHECKS
+from .checks import SERVER_CHECKS, connection_demand, processes
 
 # The start waits no longer for a server that is slow to answer.
 START_SECONDS = 1
@@ -52,5 +52,7 @@ async def check_budget(engine: AsyncEngine, settings: DatabaseSettings) -> str:
     except Exception as error:  # whatever it is, the service can start
         level, text = "warn", f"cannot be checked: {safe_message(error)}"
     severity = logging.INFO if level == "ok" else logging.WARNING
-    logger.log(severity, "connection budget: %s", text, extra={"budget": level})
+    connections, _ = connection_demand(settings)
+    facts = {"budget": level, "processes": processes(), "connections": connections}
+    logger.log(severity, "connection budget: %s", text, extra=facts)
     return level

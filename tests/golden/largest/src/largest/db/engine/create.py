@@ -14,6 +14,7 @@ from ..config.server import Server
 from .driver import DRIVERNAME, connect_args, fileno, ping
 from .metrics import instrument
 from .pool import FairPool
+from .types import json_text
 from .validation import Validation
 from .watchdog import Watchdog
 
@@ -55,6 +56,7 @@ def create_engine(
         skip_autocommit_rollback=True,
         # Parameters are customers' data: keep them out of SQLAlchemy's messages.
         hide_parameters=True,
+        json_serializer=json_text,
     )
     Validation(engine, watchdog, ping)
     if metrics:
@@ -74,6 +76,7 @@ def create_unpooled_engine(
         connect_args=connect_args(server, limits),
         poolclass=NullPool,
         hide_parameters=True,
+        json_serializer=json_text,
     )
     for hook in hooks:
         hook(engine, server, limits)

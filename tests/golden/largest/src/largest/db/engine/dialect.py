@@ -1,30 +1,13 @@
-"""PostgreSQL: transactions, error codes, queries about the server, migrations."""
+"""PostgreSQL: transactions and error codes."""
 
 import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-# The server, its session, its time, whether it is the primary; the lowest limit of
-# connections for this role, which is no superuser, with the name of that limit.
-SERVER_ID_QUERY = "SELECT pg_postmaster_start_time()"
-SESSION_ID_QUERY = "SELECT pg_backend_pid()"
-SERVER_TIME_QUERY = "SELECT extract(epoch FROM clock_timestamp())"
 PRIMARY_QUERY = "SELECT NOT pg_is_in_recovery()"
-CONNECTION_LIMIT_QUERY = """
-SELECT sum(setting::int * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END) AS most,
-    'max_connections' AS name FROM pg_settings
-    WHERE name = 'max_connections' OR name LIKE '%%reserved_connections'
-UNION SELECT rolconnlimit, 'the role''s CONNECTION LIMIT' FROM pg_roles
-    WHERE rolname = current_user AND rolconnlimit >= 0
-UNION SELECT datconnlimit, 'the database''s CONNECTION LIMIT' FROM pg_database
-    WHERE datname = current_database() AND datconnlimit >= 0
-ORDER BY most LIMIT 1
-"""
 
 READ_ONLY_SQLSTATE = "25006"
 
@@ -36,32 +19,39 @@ FAULTS: dict[str, str | None] = {
     "23": "conflict",  # unique, foreign key, not null, check, exclusion
     READ_ONLY_SQLSTATE: "unavailable",
     "25P03": "timeout",  # idle_in_transaction_session_timeout
+    "25P04": "timeout",  # transaction_timeout
     "28": "unavailable",  # login refused
     "3D000": "unavailable",  # no such database
     "40": "busy",  # deadlock or serialization failure, rolled back
+    "44": "conflict",  # the CHECK OPTION of a view
     "53": "busy",  # too many connections, out of memory or disk
     "54000": "invalid-value",  # longer than an index or a row can hold
     "55P03": "busy",  # lock not available
     "57014": "timeout",  # statement_timeout
     "57P": "unavailable",  # the server is stopping or starting
+    "58": "unavailable",  # an error of its disk
+    "P0001": "conflict",  # RAISE, as in a trigger that rejects a change
+}
+# By function of the server, where a SQLSTATE has other causes too: those are bugs, or a
+# privilege that the role lacks.
+FUNCTIONS = {
+    ("42501", "ExecWithCheckOptions"): "conflict",  # a policy rejects the new row
+    # A key twice in one upsert, or in one MERGE.
+    ("21000", "ExecOnConflictUpdate"): "invalid-value",
+    ("21000", "ExecMergeMatched"): "invalid-value",
 }
 
 # What a server says last: it has ended the session, so it commits nothing more.
-SESSION_ENDED = {"25P03", "57P01", "57P04", "57P05"}
+SESSION_ENDED = {"25P03", "25P04", "57P01", "57P04", "57P05"}
 
-# An index may take an hour to build. A lock may not: every statement behind a waiting
-# ALTER TABLE waits too.
-MIGRATION_LIMITS = (
-    "SET lock_timeout = '5s'",
-    "SET statement_timeout = '1h'",
-    "SET idle_in_transaction_session_timeout = '1h'",
-)
 SETTING = re.compile(r"[a-z_]\w*(\.[a-z_]\w*)*", re.IGNORECASE | re.ASCII)
 
 
 def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by SQLSTATE; the class of an error depends on the driver."""
     sqlstate = _sqlstate(error.orig)
+    if kind := FUNCTIONS.get((sqlstate, _function(error.orig))):
+        return kind
     return next((FAULTS[code] for code in FAULTS if sqlstate.startswith(code)), None)
 
 
@@ -86,7 +76,7 @@ def rejects_write(error: BaseException) -> bool:
 def safe_text(error: BaseException) -> str:
     """The message of the server, without the data that it quotes."""
     sqlstate = _sqlstate(error)
-    if sqlstate.startswith("22"):
+    if sqlstate.startswith("22") or sqlstate == "P0001":
         return f"{sqlstate} {type(error.__cause__ or error).__name__}"
     return str(error)  # data are behind its first line
 
@@ -98,6 +88,17 @@ def _sqlstate(error: BaseException | None) -> str:
         sqlstate = getattr(error, "sqlstate", None) or sqlstate
         error = error.__cause__
     return sqlstate
+
+
+def _function(error: BaseException | None) -> str:
+    """That of the server which has raised the error; a message is in its language."""
+    while error:
+        source = getattr(error, "diag", error)
+        for name in ("source_function", "server_source_function"):
+            if function := getattr(source, name, None):
+                return str(function)
+        error = error.__cause__
+    return ""
 
 
 def with_transactions(engine: AsyncEngine) -> AsyncEngine:
@@ -147,12 +148,3 @@ async def extend_timeouts(connection: AsyncConnection, seconds: float) -> None:
     limits = ("statement_timeout", "idle_in_transaction_session_timeout")
     for limit in limits:
         await connection.exec_driver_sql(f"SET LOCAL {limit} = {milliseconds}")
-
-
-def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
-    """Take the migration lock of this database; None while it is taken.
-
-    The server releases it with the connection, so also when a migration is killed.
-    """
-    query = "SELECT pg_try_advisory_lock(hashtext('alembic'))"
-    return nullcontext() if connection.exec_driver_sql(query).scalar() else None

@@ -16,6 +16,7 @@ from .watchdog import BoundedDialect
 DRIVERNAME = "postgresql+asyncpg_bounded"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
 STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+MAX_PARAMETERS = 32_767  # of one statement
 
 
 class Dialect(BoundedDialect, PGDialect_asyncpg):
@@ -24,6 +25,7 @@ class Dialect(BoundedDialect, PGDialect_asyncpg):
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
         event.listen(engine, "handle_error", _drop_stale)
+        event.listen(engine, "handle_error", _name_value_error)
 
 
 def connect_args(server: Server, limits: Limits) -> dict[str, Any]:
@@ -51,6 +53,14 @@ def _drop_stale(context: ExceptionContext) -> None:
         context.is_disconnect |= "cache lookup failed" in str(cause)
     elif isinstance(cause, STALE):
         context.is_disconnect = True
+
+
+def _name_value_error(context: ExceptionContext) -> None:
+    """More parameters than a statement can have: nothing was sent."""
+    cause = getattr(context.original_exception, "__cause__", None)
+    is_many = len(context.parameters or ()) > MAX_PARAMETERS
+    if isinstance(cause, asyncpg.InterfaceError) and is_many:
+        cause.__cause__ = ValueError(str(cause))
 
 
 async def ping(connection: Any) -> None:

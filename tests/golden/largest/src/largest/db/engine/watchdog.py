@@ -14,16 +14,13 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.util import await_only
 
 from ..config.limits import RESET_SECONDS
+from . import UNAWAITED
 from .network import Fileno, is_closed, peer_address, raise_lost, shut_down
 from .timing import Ticker
 
 T = TypeVar("T")
 
 CHECK_SECONDS = 0.1
-UNAWAITED = (
-    "The session ends while a task executes a statement on it, so nothing is committed:"
-    " await the task, or let it open a session of its own."
-)
 
 logger = logging.getLogger(__name__)
 

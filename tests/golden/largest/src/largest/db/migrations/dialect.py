@@ -1,6 +1,9 @@
-"""What autogenerate does not know of PostgreSQL: partitions, extensions, enum types."""
+"""Migrations of PostgreSQL: limits, a lock, and what autogenerate does not know:
+partitions, extensions, enum types.
+"""
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +24,13 @@ from sqlalchemy.types import TypeDecorator
 
 from .render import ExactExpressions
 
+# An index may take an hour to build. A lock may not: every statement behind a waiting
+# ALTER TABLE waits too.
+MIGRATION_LIMITS = (
+    "SET lock_timeout = '5s'",
+    "SET statement_timeout = '1h'",
+    "SET idle_in_transaction_session_timeout = '1h'",
+)
 # Partitions and other children of a table; tables that an extension has brought.
 UNMODELED_QUERY = """
 SELECT nullif(nspname, current_schema()), relname
@@ -57,6 +67,15 @@ class PostgresqlImpl(ExactExpressions, postgresql.PostgresqlImpl):  # type: igno
         nothing = (None, False, self.dialect.default_schema_name)
         spec = sqla_compat._fk_spec(key)
         return key.name, *("" if part in nothing else str(part) for part in spec)
+
+
+def try_migration_lock(connection: Connection) -> AbstractContextManager[Any] | None:
+    """Take the migration lock of this database; None while it is taken.
+
+    The server releases it with the connection, so also when a migration is killed.
+    """
+    query = "SELECT pg_try_advisory_lock(hashtext('alembic'))"
+    return nullcontext() if connection.exec_driver_sql(query).scalar() else None
 
 
 def unmodeled_tables(connection: Connection) -> set[tuple[str | None, str]]:

@@ -19,10 +19,11 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ..config.backend import DIALECT
 from ..engine.create import create_unpooled_engine
-from ..engine.dialect import MIGRATION_LIMITS, try_migration_lock, with_transactions
+from ..engine.dialect import with_transactions
 from ..engine.types import MIGRATION_OPTIONS
 from ..errors import FaultKind, classify, safe_message
 from ..features import DatabaseSettings
+from .dialect import MIGRATION_LIMITS, try_migration_lock
 from .options import autogenerate_options
 
 # context.configure() with the connection, or without one.

@@ -20,10 +20,11 @@ _REJECTED = re.compile(
     r"|\bFOR\s+(NO\s+KEY\s+)?(UPDATE|(KEY\s+)?SHARE)\b"
     # INSERT, MERGE and REPLACE have it too.
     r"|\bINTO\b"
-    # In a CTE, or after one.
-    r"|[()]\s*(DELETE\s[^()]*\bFROM|UPDATE\s[^()]*\bSET)\b"
+    # In a CTE, or after one and its SEARCH or CYCLE.
+    r"|([()]|\b(SET|USING)\s+\w+\s)\s*"
+    r"(DELETE(?=\s.*?\bFROM\b)|UPDATE(?=\s.*?\bSET\b))"
     rf"|{STATEFUL}",
-    re.IGNORECASE,
+    re.IGNORECASE | re.DOTALL,
 )
 _QUOTED = re.compile(QUOTED, re.DOTALL | re.IGNORECASE)
 _NAME = re.compile(r"\w+")
@@ -48,17 +49,19 @@ def rejection(sql: str) -> str | None:
 
 
 def _check(_: Any, __: Any, sql: str, ___: Any, context: Any, ____: bool) -> None:
-    if "guarded" not in context.execution_options or context.compiled in _checked:
+    compiled = context.compiled  # None of a text for the driver
+    if "guarded" not in context.execution_options or compiled in _checked:
         return
     found = rejection(sql)
-    if OMITS_LOCKS and not found:
+    if OMITS_LOCKS and compiled and not found:
         found = rejection(str(context.invoked_statement))
     if found:
         raise InvalidRequestError(
             f"A read session executes one SELECT that only reads, and not {found}: use"
             " a Write."
         )
-    _checked.add(context.compiled)
+    if compiled:
+        _checked.add(compiled)
 
 
 def _unquoted(quoted: "re.Match[str]") -> str:

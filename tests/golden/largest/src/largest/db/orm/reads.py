@@ -7,8 +7,8 @@ from time import monotonic
 from typing import Any, Protocol, TypeVar, TypeVarTuple, cast
 
 from sqlalchemy import CompoundSelect, Result, ScalarResult, Select
-from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import InvalidRequestError, NoResultFound, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.util import greenlet_spawn
 
@@ -38,6 +38,17 @@ class ReadSession(Protocol):
     async def get(
         self, entity: type[T], ident: Any, /, *, options: Sequence[ORMOption] = ()
     ) -> T | None: ...
+    async def get_one(
+        self, entity: type[T], ident: Any, /, *, options: Sequence[ORMOption] = ()
+    ) -> T: ...
+
+
+# In place of what a session for reading does not have.
+INSTEAD = {
+    "refresh": "read the row again by get()",
+    "stream": "use an Export",
+    "stream_scalars": "use an Export",
+}
 
 
 class ReadOnlySession:
@@ -79,14 +90,26 @@ class ReadOnlySession:
         options: Sequence[ORMOption] = (),
         **others: object,
     ) -> T | None:
-        if others:
+        if found := [name for name, value in others.items() if value]:
             raise InvalidRequestError(
-                f"get() of a read session has no {', '.join(others)}: use a Write."
+                f"get() of a read session has no {', '.join(found)}: use a Write."
             )
         statement, names = by_key(cast("Any", entity), *options)
-        found = await self.execute(statement, key_values(names, ident))
-        row: T | None = found.unique().scalars().one_or_none()
+        rows = await self.execute(statement, key_values(names, ident))
+        row: T | None = rows.unique().scalars().one_or_none()
         return row
+
+    async def get_one(self, entity: type[T], ident: Any, /, **options: Any) -> T:
+        row = await self.get(entity, ident, **options)
+        if row is None:
+            raise NoResultFound("No row was found when one was required")
+        return row
+
+    def __getattr__(self, name: str) -> Any:
+        if not hasattr(AsyncSession, name):
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        advice = INSTEAD.get(name, "use a Write")
+        raise AttributeError(f"A read session has no {name}(): {advice}.")
 
     def end(self) -> None:
         self._ended = True

@@ -53,8 +53,9 @@ async def _listen(settings: PoolerSettings, channel: str) -> AsyncGenerator[str 
                 finally:
                     await connection.invalidate()  # it may be lost, or still subscribed
         except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            text = "LISTEN %s interrupted, reconnecting: %s"
-            logger.warning(text, channel, safe_message(error))
+            facts = {"channel": channel, "cause": safe_message(error)}
+            text = "LISTEN %(channel)s interrupted, reconnecting: %(cause)s"
+            logger.warning(text, facts, extra=facts)
         await asyncio.sleep(RETRY_SECONDS)
 
 

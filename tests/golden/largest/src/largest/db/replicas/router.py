@@ -94,7 +94,8 @@ class ReplicaRouter:
             self._primary_at(position)
         except SQLAlchemyError as error:  # the commit stays
             text = "no replication position after COMMIT, its client reads the primary"
-            logger.warning("%s: %s", text, safe_message(error))
+            cause = safe_message(error)
+            logger.warning("%s: %s", text, cause, extra={"cause": cause})
             position = PRIMARY_ONLY
         if not (watermark := current_watermark.get()):
             current_watermark.set(watermark := ReadWatermark())
@@ -170,8 +171,7 @@ class ReplicaRouter:
         try:
             async with engine.connect() as connection:
                 query = await connection.exec_driver_sql(PRIMARY_QUERY)
-                is_primary = query.scalar_one()
-                if is_primary:
+                if is_primary := query.scalar_one():
                     position = await connection.run_sync(
                         commit_position, engine.sync_engine
                     )

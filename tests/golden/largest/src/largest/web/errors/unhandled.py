@@ -1,0 +1,110 @@
+"""Middleware: errors without a handler, and those that come after the answer."""
+
+import logging
+from traceback import walk_tb
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ...db.errors import classify, safe_message
+from . import problem
+from .handlers import CANNOT_BE_READ, EXCEPTION_HANDLERS, INTERNAL_ERROR, close
+
+logger = logging.getLogger(__name__)
+
+RECEIVERS = {
+    each.__code__
+    for each in (
+        WebSocket.receive_text,
+        WebSocket.receive_bytes,
+        WebSocket.receive_json,
+    )
+}
+
+
+class AnswerCut(Exception):
+    """What the server gets in the place of a fault of the database."""
+
+
+class UnhandledErrors:
+    """Answers 500 to an error without a handler, and logs its traceback.
+
+    Starlette would do it outside of every middleware, without their headers, and raise
+    the error again: the server would close the connection without a word. An answer
+    that has begun is cut, so that its reader sees that it is not whole.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            return await self._websocket(scope, receive, send)
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        has_begun = has_ended = False
+
+        async def note(message: Message) -> None:
+            nonlocal has_begun, has_ended
+            if message["type"] == "http.response.start":
+                has_begun = True
+            else:
+                has_ended = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note)
+        except Exception as raised:
+            error = _handled(raised) or raised
+            if has_begun and (fault := classify(error)):
+                # Without the traceback, in which the database quotes values.
+                text = "%s after the answer has begun: %s"
+                facts = {"problem": fault}
+                logger.error(text, fault, safe_message(error), extra=facts)
+                if has_ended:
+                    return
+                raise AnswerCut(fault) from None
+            if has_begun and not has_ended:
+                raise
+            logger.exception("unhandled %s", type(error).__name__)
+            if not has_begun:
+                answer = problem(500, "This is a fault of the service.")
+                await answer(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def reach(message: Message) -> None:
+            try:
+                await send(message)
+            except OSError as error:  # the server's: the client has left
+                raise WebSocketDisconnect(1006) from error
+
+        try:
+            await self.app(scope, receive, reach)
+        except WebSocketDisconnect:
+            return  # a handler need not catch it
+        except Exception as error:
+            if _cannot_be_read(error):
+                logger.info("websocket closed: %s in a message", type(error).__name__)
+                return await close(reach, CANNOT_BE_READ, "a message cannot be read")
+            logger.exception("unhandled %s", type(error).__name__)
+            await close(reach, INTERNAL_ERROR)
+
+
+def _handled(error: Exception) -> BaseException | None:
+    """The cause, where Starlette has found a handler that comes too late to answer."""
+    cause = error.__cause__
+    is_late = isinstance(error, RuntimeError) and "already started" in str(error)
+    return cause if is_late and isinstance(cause, (*EXCEPTION_HANDLERS,)) else None
+
+
+def _cannot_be_read(error: Exception) -> bool:
+    """Whether a message of the client is none that `receive_json()` reads."""
+    frames = walk_tb(error.__traceback__)
+    return isinstance(error, (ValueError, KeyError, RecursionError)) and any(
+        frame.f_code in RECEIVERS for frame, _ in frames
+    )
+
+
+# Around the handlers, within all other middleware; and for an error of a middleware.
+UNHANDLED_ERRORS = Middleware(UnhandledErrors)

@@ -1,0 +1,1 @@
+"""Start reading at main.py."""

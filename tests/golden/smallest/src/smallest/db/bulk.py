@@ -1,0 +1,148 @@
+"""Many rows: streamed out as their reader takes them, and inserted in batches."""
+
+import asyncio
+import csv
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from io import StringIO
+from typing import Annotated, Any, TypeVar, TypeVarTuple
+
+from anyio import CancelScope
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+from sqlalchemy import Row, event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
+
+from .database import Database
+from .engine.dialect import extend_timeouts, for_export, local_settings
+from .errors import OperationTimeout
+from .orm import GUARDED
+from .orm.commits import reject_partial
+from .orm.writes import roll_back
+
+BATCH_SIZE = 1000
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+@asynccontextmanager
+async def export(
+    database: Database, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[AsyncConnection]:
+    """A connection for one long SELECT: `await connection.stream(query)`.
+
+    The export may take minutes, at the pace of its reader, so it has timeouts of its
+    own. At most `exports_at_once` run at a time; the next one waits for its turn.
+    `settings` are those of `database.write()`.
+    """
+    local = local_settings(settings)
+    limits = database.settings.limits
+    seconds = limits.export_timeout_seconds
+    async with (
+        _turn(database.exports, limits.acquire_timeout_seconds),
+        for_export(database.engine).connect() as connection,
+    ):
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                await extend_timeouts(connection, seconds)
+                if local:
+                    await connection.execute(*local)
+                yield await connection.execution_options(
+                    yield_per=BATCH_SIZE, time_limit=seconds, **GUARDED
+                )
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise OperationTimeout(f"an export of more than {seconds:g} s") from error
+        finally:
+            # Its timeouts end with it, and the rows that were not read.
+            await connection.invalidate(DisconnectionError("export"))
+
+
+async def batches(rows: AsyncResult[*Ts]) -> AsyncIterator[Sequence[Row[*Ts]]]:
+    """The rows of `connection.stream()`, a thousand at a time."""
+    while batch := await _shield_fetch(rows.fetchmany()):
+        yield batch
+
+
+async def csv_lines(rows: AsyncResult[Any]) -> AsyncIterator[str]:
+    """The rows of `connection.stream()` as CSV, below the names of their columns."""
+    yield ",".join(rows.keys()) + "\r\n"
+    async for batch in batches(rows):
+        text = StringIO()
+        csv.writer(text).writerows(map(_iso_times, batch))
+        yield text.getvalue()
+
+
+def _iso_times(row: Sequence[Any]) -> list[Any]:
+    return [each.isoformat() if isinstance(each, datetime) else each for each in row]
+
+
+@asynccontextmanager
+async def bulk_insert(
+    database: Database, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[AsyncConnection]:
+    """A transaction for many rows: `await connection.execute(insert(Table), rows)`.
+
+    A session would keep an object for each of them. `settings` are those of
+    `database.write()`.
+    """
+    local = local_settings(settings)
+    async with database.writes.connect() as connection:
+        try:
+            if local:  # also of the next transaction, if the block commits itself
+                begun = connection.sync_connection
+                event.listen(begun, "begin", lambda begun: begun.execute(*local))
+            yield connection
+            await connection.commit()
+            await connection.run_sync(database.router.committed)
+        except BaseException as error:
+            await roll_back(connection)
+            if database.commits.any_of(connection.sync_connection):
+                reject_partial(error)
+            raise
+
+
+@asynccontextmanager
+async def _turn(exports: asyncio.Semaphore, seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            await exports.acquire()
+    except TimeoutError:
+        raise PoolTimeoutError(
+            "as many exports as may run at once are running"
+        ) from None
+    try:
+        yield
+    finally:
+        exports.release()
+
+
+async def _shield_fetch(fetch: Coroutine[Any, Any, T]) -> T:
+    """anyio repeats a cancellation at every await; the driver needs one uninterrupted
+    await to close its cursor.
+    """
+    task = asyncio.create_task(fetch)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        task.cancel()
+        with CancelScope(shield=True):
+            await asyncio.gather(task, return_exceptions=True)
+        raise
+    return task.result()
+
+
+async def _export(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
+    async with export(connection.state.database) as rows:
+        yield rows
+
+
+# Until the response has ended, which reads from it.
+Export = Annotated[AsyncConnection, Depends(_export, scope="request")]
+
+Database.sessions[_export] = True

@@ -1,0 +1,1 @@
+"""Configuration: DATABASE_* variables, the server that they name, and limits."""

@@ -1,0 +1,4 @@
+"""Database system and driver of this service."""
+
+DIALECT = "sqlite"
+DRIVER = "aiosqlite"

@@ -1,0 +1,1 @@
+"""`make doctor`, and the check of the connection budget at start."""
