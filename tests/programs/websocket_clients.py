@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 URL = sys.argv[1]
+LIMIT = 1_000_000  # MAX_BODY_BYTES
 
 
 def checked_out():
@@ -31,7 +32,16 @@ def leave(client):
 
 
 def fail(client):
-    client.send("raise")
+    return code_after(client, "raise")
+
+
+def exceed(client):
+    """By one byte."""
+    return code_after(client, "x" * (LIMIT + 1))
+
+
+def code_after(client, message):
+    client.send(message)
     try:
         client.recv()
     except ConnectionClosed as closed:
@@ -40,7 +50,7 @@ def fail(client):
 
 
 found = {}
-for end in (close, leave, fail):
+for end in (close, leave, fail, exceed):
     with connect(URL.replace("http", "ws") + "/echo") as client:
         client.send(end.__name__)
         assert client.recv() == end.__name__

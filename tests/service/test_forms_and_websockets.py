@@ -92,6 +92,7 @@ def test_websocket_of_a_write_gives_back_its_connection_however_it_ends(
         "close": [1, 1000],
         "leave": [1, None],
         "fail": [1, 1011],
+        "exceed": [1, 1009],
     }
     wait_until(lambda: grown.running.client.get("/checked-out").json() == 0)
     assert grown.running.log.read_text().count('"ERROR"') == 1

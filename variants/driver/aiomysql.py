@@ -19,7 +19,7 @@ registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
 # Of the protocol: a capability of the server, and error numbers of a client.
 SSL_CAPABILITY = 1 << 11
 HOST_ERROR, GONE_ERROR, SSL_ERROR = 2003, 2006, 2026
-require(Connection, "_connect", "_request_authentication", "escape", "show_warnings")
+require(Connection, "_connect", "_request_authentication", "escape")
 
 
 class Dialect(SingleUpserts, BoundedDialect, MySQLDialect_aiomysql):
@@ -58,9 +58,6 @@ class _Connection(UncancelledStatements, Connection):  # type: ignore[misc]
         if isinstance(obj, bytes):
             return f"_binary X'{obj.hex()}'"
         return super().escape(obj)
-
-    async def show_warnings(self) -> None:
-        """Costs a round trip, and the log would have the values that they quote."""
 
     async def _request_authentication(self) -> None:
         if self._ssl_context and not self.server_capabilities & SSL_CAPABILITY:
