@@ -46,7 +46,7 @@ ANSWERS = {
 FASTER = 20
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 PROMETHEUS = ROOT / ".servers" / "prometheus"
-QUIET_SECONDS, CLIENTS = 25, 16
+QUIET_SECONDS, CLIENTS = 25, 24
 # Until the last effect of a fault has left the range of a query.
 SETTLE_SECONDS = 12
 

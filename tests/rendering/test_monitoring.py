@@ -270,6 +270,16 @@ def test_drill_names_alerts_and_panels_of_the_table(
         assert expected.panel in titles
 
 
+def test_picture_of_the_dashboard_is_small(renderings: dict[Path, Answers]) -> None:
+    """`make drill` draws it; each service has it, and shows it in its README."""
+    for project, row in renderings.items():
+        picture = project / "docs" / "dashboard.png"
+        text = (project / "README.md").read_text()
+
+        assert picture.exists() is has_metrics(row) is ("(docs/dashboard.png)" in text)
+        assert not picture.exists() or picture.stat().st_size < 200_000
+
+
 def logs(call: ast.Call) -> bool:
     """Whether it is `logger.warning(...)`, or `context.run(logger.warning, ...)`."""
     called = [ast.unparse(each) for each in (call.func, *call.args[:1])]
