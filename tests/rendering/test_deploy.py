@@ -413,6 +413,25 @@ def test_lambda_reserves_as_many_functions_as_there_are_connections_for(
     assert variables["DATABASE_BUDGET_CHECK"] == "off"
 
 
+def test_function_may_log_in_as_its_own_users_alone(
+    template: Path, tmp_path: Path
+) -> None:
+    """By tokens of IAM, which each role may be given for any user."""
+    answers = {"runtime": "lambda", "cloud": "aws_rds", "auth": "token"}
+    project = render(template, tmp_path / "shop", answers)
+
+    text = (project / "deploy" / "template.yaml").read_text()
+    _, service, migration, _ = re.split(
+        r"^  (?:Service|Migration):$", text, flags=re.MULTILINE
+    )
+    users = [
+        re.findall(r":dbuser:\*/(\w+)$", it, re.MULTILINE)
+        for it in (service, migration)
+    ]
+    assert users == [["shop"], ["shop_owner"]]
+    assert text.count("Action: rds-db:connect") == 2
+
+
 @pytest.mark.parametrize(
     ("runtime", "found"),
     [

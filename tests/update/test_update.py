@@ -505,12 +505,16 @@ def test_pods_of_an_earlier_release_are_selected_by_the_next_one(
     project = project_on(template, tmp_path / "shop", "asyncpg", "1.0.0rc2", **answers)
     before = selectors(project)
     assert len(before) == 4
+    file = project / "deploy" / "kubernetes.yaml"
+    text = file.read_text().replace("image: shop #", "image: example.com/shop:1 #")
+    file.write_text(text)
+    commit(project, "Our image")
     update(project)
 
     assert_merged(project)
     after = selectors(project)
     assert {each: after[each] for each in before} == before
-    assert not (project / "deploy" / "kubernetes.yaml").exists()
+    assert not file.exists()  # CHANGELOG.md says where its changes go
 
 
 def selectors(project: Path) -> dict[tuple[str, str], Any]:
