@@ -12,7 +12,7 @@ import sys
 import time
 
 from shop.db import Database, open_database
-from shop.db.doctor.server import SESSION_ID_QUERY
+from shop.db.doctor.role import SESSION_ID_QUERY
 from shop.features import CONFIGURE
 from shop.settings import Settings
 from shop.worker.app import celery, task

@@ -1,4 +1,16 @@
-"""Query of the doctor: what the user may do with the tables of the database."""
+"""Queries of the doctor: the server, its limit of connections, the rights of a role."""
+
+# The server, its session, its time; the lowest limit of connections, with the name of
+# that limit.
+SERVER_ID_QUERY = "SELECT CONCAT(@@hostname, ':', @@port)"
+SESSION_ID_QUERY = "SELECT CONNECTION_ID()"
+SERVER_TIME_QUERY = "SELECT UNIX_TIMESTAMP(SYSDATE(6))"
+CONNECTION_LIMIT_QUERY = """
+SELECT @@max_connections AS most, 'max_connections' AS name
+UNION SELECT @@max_user_connections, 'max_user_connections' FROM DUAL
+    WHERE @@max_user_connections > 0
+ORDER BY most LIMIT 1
+"""
 
 ROLE_QUERY = """
 SELECT CURRENT_USER() AS name,

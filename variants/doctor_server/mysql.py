@@ -1,4 +1,4 @@
-"""Checks of the doctor: the server and its timeouts; queries of other checks."""
+"""Checks of the doctor: the server and its timeouts."""
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -6,18 +6,6 @@ from ..config.limits import LIFETIME_SECONDS
 from ..config.settings import ConnectionSettings
 from ..engine.dialect import PRIMARY_QUERY
 from .report import CheckResult
-
-# The server, its session, its time; the lowest limit of connections, with the name of
-# that limit.
-SERVER_ID_QUERY = "SELECT CONCAT(@@hostname, ':', @@port)"
-SESSION_ID_QUERY = "SELECT CONNECTION_ID()"
-SERVER_TIME_QUERY = "SELECT UNIX_TIMESTAMP(SYSDATE(6))"
-CONNECTION_LIMIT_QUERY = """
-SELECT @@max_connections AS most, 'max_connections' AS name
-UNION SELECT @@max_user_connections, 'max_user_connections' FROM DUAL
-    WHERE @@max_user_connections > 0
-ORDER BY most LIMIT 1
-"""
 
 # Words of an error, and what they mean.
 HINTS: dict[str, str] = {}
