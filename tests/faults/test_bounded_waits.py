@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 
 from tests.support.rendering import ROOT
 from tests.support.servers import NETWORKED, Server
-from tests.support.service import Service
+from tests.support.service import PROGRAMS, Service
 
 pytestmark = pytest.mark.boot
 
@@ -47,7 +47,8 @@ def run(
         url = make_url(server.url).set(database=name)
         plain = {"DATABASE_URL": url.render_as_string(hide_password=False)}
         changes = VARIABLES | plain | variables
-        done = service(driver).program("bounded_waits", *scenarios, **changes)
+        program = str(PROGRAMS / "bounded_waits.py")
+        done = service(driver).python(program, *scenarios, **changes)
         print(done.stderr)
         return done.stderr if done.returncode else json.loads(done.stdout)
 

@@ -311,7 +311,8 @@ def test_fault_is_answered_otherwise_without_its_protection(
     )
     path = f"{source}:{ROOT}:{PROGRAMS}"
     variables = database(driver, protection.server) | LIMITS | {"PYTHONPATH": path}
-    done = shop.program("faults/provoke", protection.row, **variables)
+    provoke = str(PROGRAMS / "faults" / "provoke.py")
+    done = shop.python(provoke, protection.row, **variables)
 
     assert done.returncode == 0, done.stderr
     (answers,) = json.loads(done.stdout)["answers"].values()

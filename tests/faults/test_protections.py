@@ -26,6 +26,8 @@ class Protection(NamedTuple):
     answers: Mapping[str, Any] = {}
 
 
+# Of the plugins of pytest: by the interpreter that has imported the libraries.
+ALREADY_IMPORTED = "-Wignore::pytest.PytestAssertRewriteWarning"
 REPLICAS = {"with_replicas": True}
 PROTECTIONS = {
     "fair queue": Protection(
@@ -769,8 +771,8 @@ def test_protection_is_proved_by_a_test_that_can_fail(
     needs_server = driver != "aiosqlite"
     variables = {"DATABASE_URL": server_of(driver).url} if needs_server else {}
     with all_tests(shop) as tests:
-        done = shop.command(
-            *("python", "-m", "pytest", "-q", f"{tests}/{protection.test}"),
+        done = shop.python(
+            *("-m", "pytest", "-q", ALREADY_IMPORTED, f"{tests}/{protection.test}"),
             PYTHONPATH=source,
             **variables,
         )

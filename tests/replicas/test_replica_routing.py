@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 from tests.support.clusters import Cluster, Node
 from tests.support.rendering import ROOT
 from tests.support.servers import DRIVERS, NETWORKED_ON, usual_server
-from tests.support.service import Service
+from tests.support.service import PROGRAMS, Service
 
 pytestmark = pytest.mark.boot
 
@@ -141,10 +141,9 @@ def run(
             "DATABASE_URL": plain(cluster.primary),
             "DATABASE_REPLICA_URLS": ",".join(map(plain, cluster.replicas)),
         }
-        shop = routed(driver)
-        done = shop.program(
-            "replica_routing", *scenarios, **VARIABLES | urls | variables
-        )
+        program = str(PROGRAMS / "replica_routing.py")
+        changes = VARIABLES | urls | variables
+        done = routed(driver).python(program, *scenarios, **changes)
         print(done.stderr)
         return done.stderr if done.returncode else json.loads(done.stdout)
 
