@@ -122,8 +122,11 @@ async def serving(*handlers, **changes):
     for handler in (*handlers, identity):
         app.add_api_route(f"/{handler.__name__}", handler, methods=["POST"])
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        # A connection that a client is about to use is not closed.
-        config = uvicorn.Config(app, log_config=None, timeout_keep_alive=60)
+        # A connection that a client is about to use is not closed. The handlers of a
+        # row that has failed may wait for ever.
+        config = uvicorn.Config(
+            app, log_config=None, timeout_keep_alive=60, timeout_graceful_shutdown=10
+        )
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve([listener]))
         while not server.started and not running.done():  # noqa: ASYNC110
@@ -174,7 +177,7 @@ class Laboratory:
 
 
 async def until(condition, *arguments):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await condition(*arguments):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
