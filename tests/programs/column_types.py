@@ -122,14 +122,16 @@ MODELS = {
 MOMENT = datetime(2026, 3, 29, 2, 30, 0, 1, MINUTES)
 NAIVE = MOMENT.astimezone(UTC).replace(tzinfo=None)
 DECLARED: list[tuple[Any, Any, Any]] = [
-    (DateTime(timezone=True), MOMENT, MOMENT),
     (DateTime(), NAIVE, NAIVE),
     (Float(), 0.1 + 0.2, 0.1 + 0.2),
     (Interval(), timedelta(microseconds=1), timedelta(microseconds=1)),
     (Time(), time(1, 2, 3, 4), time(1, 2, 3, 4)),
 ]
-if DIALECT != "postgresql":  # a driver rejects it there
-    DECLARED += [(DateTime(), MOMENT, NAIVE)]
+if DIALECT == "postgresql":
+    DECLARED += [(DateTime(timezone=True), MOMENT, MOMENT)]
+else:
+    kinds = DateTime(timezone=True), DateTime()
+    DECLARED += [(kind, MOMENT, NAIVE) for kind in kinds]
 DECLARED_MODELS = [
     model(
         f"declared_{number}",
