@@ -123,13 +123,7 @@ def observing(shop: Workshop, effort: Effort) -> list[Row]:
         servers = {"ours": whole, "unobserved": without}
         found = in_turn(load, servers, cell, effort.rounds)
     added = (found["ours"]["cpu"] - found["unobserved"]["cpu"]) * 1e6
-    row = (
-        "observing",
-        "no session",
-        "metrics and log of a request",
-        added,
-        "us of CPU",
-    )
+    row = ("observing", "no session", "metrics and log", added, "us of CPU")
     return [Row(*row, at_most(OBSERVED_US), {"ours": found["ours"]})]
 
 
