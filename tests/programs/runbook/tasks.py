@@ -6,7 +6,6 @@ from entries import ORDER, cures, provokes, read
 
 SHARED = "This session is provisioning a new connection"
 ENDING = "The session ends while a task executes a statement"
-NETWORKED = ["asyncpg", "psycopg", "aiomysql", "asyncmy"]
 
 
 @provokes(SHARED)
@@ -27,7 +26,7 @@ async def open_a_session_in_each_task(database):
     await asyncio.gather(*(read(database) for _ in range(50)))
 
 
-@provokes(ENDING, on=NETWORKED)
+@provokes(ENDING)
 async def outlive_the_session(database):
     async with database.write() as session:
         await session.scalars(ORDER)
@@ -36,7 +35,7 @@ async def outlive_the_session(database):
     await task
 
 
-@cures(ENDING, on=NETWORKED)
+@cures(ENDING)
 async def await_the_task(database):
     async with database.write() as session:
         await session.scalars(ORDER)
