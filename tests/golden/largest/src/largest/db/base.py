@@ -38,7 +38,11 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
 
 
 class NaiveDateTime(UTCDateTime):
-    """Of a column that is declared without a zone: what has one is stored in UTC."""
+    """Of a column without a zone, also if it is declared with one: what has a zone is
+    stored in UTC.
+    """
+
+    cache_ok = True  # each class says so, or its statements are compiled each time
 
     def process_bind_param(self, value: datetime | None, dialect: Any) -> Any:
         return value.astimezone(UTC) if value and value.tzinfo else value
@@ -120,7 +124,7 @@ def _adapt(mapper: Mapper[Any], _: type) -> None:
 
 
 def _widen(column: Any) -> None:
-    """A generic type of SQLAlchemy means what the annotation means.
+    """A generic type of SQLAlchemy keeps what the annotation keeps.
 
     One in capitals is the database's own, and stays.
     """
@@ -128,7 +132,7 @@ def _widen(column: Any) -> None:
     if wider := WIDER.get(type(kind)):
         column.type = wider(column)
         if type(kind) is sa.DateTime:
-            decorated = UTCDateTime() if kind.timezone else NaiveDateTime()
+            decorated = NaiveDateTime()
             decorated.impl = column.type
             column.type = decorated
 

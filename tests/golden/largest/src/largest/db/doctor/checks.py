@@ -9,8 +9,12 @@ from ..config.environment import positive_number
 from ..config.server import is_local, is_socket
 from ..config.settings import ConnectionSettings
 from .report import Check, CheckResult
-from .role import ROLE_QUERY
-from .server import CONNECTION_LIMIT_QUERY, SERVER_TIME_QUERY, SESSION_ID_QUERY
+from .role import (
+    CONNECTION_LIMIT_QUERY,
+    ROLE_QUERY,
+    SERVER_TIME_QUERY,
+    SESSION_ID_QUERY,
+)
 
 
 async def encryption(_: AsyncConnection, settings: ConnectionSettings) -> CheckResult:

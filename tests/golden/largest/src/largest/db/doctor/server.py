@@ -1,4 +1,4 @@
-"""Checks of the doctor: the server and its timeouts; queries of other checks."""
+"""Checks of the doctor: the server and its timeouts."""
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -6,22 +6,6 @@ from ..config.limits import LIFETIME_SECONDS
 from ..config.settings import ConnectionSettings
 from ..engine.dialect import PRIMARY_QUERY
 from .report import CheckResult
-
-# The server, its session, its time; the lowest limit of connections for this role,
-# which is no superuser, with the name of that limit.
-SERVER_ID_QUERY = "SELECT pg_postmaster_start_time()"
-SESSION_ID_QUERY = "SELECT pg_backend_pid()"
-SERVER_TIME_QUERY = "SELECT extract(epoch FROM clock_timestamp())"
-CONNECTION_LIMIT_QUERY = """
-SELECT sum(setting::int * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END) AS most,
-    'max_connections' AS name FROM pg_settings
-    WHERE name = 'max_connections' OR name LIKE '%%reserved_connections'
-UNION SELECT rolconnlimit, 'the role''s CONNECTION LIMIT' FROM pg_roles
-    WHERE rolname = current_user AND rolconnlimit >= 0
-UNION SELECT datconnlimit, 'the database''s CONNECTION LIMIT' FROM pg_database
-    WHERE datname = current_database() AND datconnlimit >= 0
-ORDER BY most LIMIT 1
-"""
 
 POOLER = (
     "a pooler rejects this: use the mode that the answer `pooler` names, or answer anew"

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..budget import POOLER_CLIENTS, POOLER_CONNECTIONS
 from ..doctor.checks import connection_demand, processes, shares_sessions
 from ..doctor.report import CheckResult
-from ..doctor.server import CONNECTION_LIMIT_QUERY, SERVER_ID_QUERY
+from ..doctor.role import CONNECTION_LIMIT_QUERY, SERVER_ID_QUERY
 from ..engine.create import create_engine
 from .settings import PoolerSettings
 
