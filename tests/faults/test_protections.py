@@ -363,13 +363,6 @@ PROTECTIONS = {
         "if False:",
         "test_commits.py::test_error_after_a_commit_does_not_say_that_nothing_was_changed",
     ),
-    "end of a task that is not awaited": Protection(
-        "db/engine/driver.py",
-        "if connection not in self._running:",
-        "if True:",
-        "test_session_ends.py::test_task_that_is_not_awaited_writes_nothing_after_a_rollback",
-        drivers=("aiosqlite",),
-    ),
     "guard of an export": Protection(
         "db/bulk.py",
         ", **GUARDED",

@@ -204,7 +204,7 @@ async def test_task_that_is_not_awaited_leaves_no_connection_open(
 
 
 @pytest.mark.parametrize("sent", range(1, 6))
-@pytest.mark.parametrize("way", ["flush", "execute"])
+@pytest.mark.parametrize("way", ["flush", "execute", "connection"])
 async def test_task_that_is_not_awaited_writes_nothing_after_a_rollback(
     database: Database, way: str, sent: int
 ) -> None:
@@ -219,9 +219,10 @@ async def test_task_that_is_not_awaited_writes_nothing_after_a_rollback(
             begun.set()
 
     async def work(session: Any) -> None:
+        unit = await session.connection() if way == "connection" else session
         for number in range(10):
-            if way == "execute":
-                await session.execute(insert(PROBES).values(id=number))
+            if way != "flush":
+                await unit.execute(insert(PROBES).values(id=number))
             else:
                 session.add(Probe(id=number))
                 await session.flush()
