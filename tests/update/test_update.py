@@ -158,7 +158,7 @@ def work_on(project: Path) -> None:
         ("IGNORED_TABLES: list[str] = []", 'IGNORED_TABLES: list[str] = ["spatial_*"]'),
     )
     (project / "tests" / "test_things.py").write_text(TEST)
-    # Binary: a patch of it could not be applied, and with it no other.
+    # Binary: no update can merge it.
     (project / "docs" / "dashboard.png").write_bytes(b"ours \0")
     replace(
         package / "api.py",
@@ -323,6 +323,7 @@ def test_update_leaves_exactly_what_the_user_has_done(
 
     assert_merged(project)
     updated = files(project)
+    assert updated["docs/dashboard.png"] == worked["docs/dashboard.png"]
     fresh = files(render(next_template, tmp_path / "fresh" / "shop", answers))
     users = [p for p in original if is_users(p)]
     expected = dict(fresh)
