@@ -238,9 +238,9 @@ PROTECTIONS = (
     ),
     Protection(
         "killed before COMMIT",
-        "db/database.py",
-        "if error.connection_invalidated and not is_rolled_back(error):",
-        "if error.connection_invalidated:",
+        "db/orm/commits.py",
+        "if is_rolled_back(error):",
+        "if False:",
         ("psycopg",),
     ),
     Protection(
@@ -252,9 +252,9 @@ PROTECTIONS = (
     ),
     Protection(
         "lost after COMMIT",
-        "db/database.py",
-        "        if error.connection_invalidated and",
-        "        if False and",
+        "db/orm/commits.py",
+        "if not context.is_disconnect or",
+        "if True or",
     ),
     Protection(
         "reset while idle",
@@ -279,7 +279,7 @@ PROTECTIONS = (
     Protection(
         "own error",
         "db/orm/writes.py",
-        "except (DBAPIError, IllegalStateChangeError) as error:\n        cause",
+        "except (DBAPIError, InvalidRequestError) as error:\n        cause",
         "except KeyError as error:\n        cause",
     ),
     Protection(

@@ -235,7 +235,8 @@ def test_types_are_right(renderings: dict[Path, Answers], tmp_path: Path) -> Non
     classes = [dict(enumerate(each)) for each in projects]
     for each in cover(classes, 2):
         project = projects[tuple(each.values())]
-        shutil.rmtree(shop.folder / "src", ignore_errors=True)
+        for folder in ("src", "tests"):
+            shutil.rmtree(shop.folder / folder, ignore_errors=True)
         shutil.copytree(project, shop.folder, dirs_exist_ok=True)
         shop.install()
         done = shop.command("mypy")
