@@ -26,7 +26,7 @@ SLEEP = {"postgresql": "SELECT pg_sleep(2)", "mysql": "SELECT SLEEP(2)"}
 REJECTED = {
     "postgresql": ("SET TRANSACTION READ ONLY", insert(Order).values(customer="eve")),
     "mysql": (
-        "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290, MESSAGE_TEXT = 'read only'",
+        "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290, MESSAGE_TEXT = '--read-only'",
     ),
 }
 UNREACHABLE = (
