@@ -14,6 +14,7 @@ import pytest
 from fastapi import Request
 from shop import main
 from shop.db import open_database
+from shop.db.config.backend import DIALECT
 from shop.db.engine import gate as gates
 from shop.db.engine.create import ENGINES, create_engine
 from shop.db.engine.gate import Gate
@@ -183,6 +184,29 @@ async def test_connection_that_is_garbage_collected_gives_its_permit_back(
         async with asyncio.timeout(5), engine.connect():
             assert gate_of(engine).free == 0
     await engine.dispose()
+
+
+async def test_connection_of_a_transaction_that_does_not_begin_is_returned(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a cancellation, where psycopg waits for its lock."""
+    begins = "set_isolation_level" if DIALECT == "postgresql" else "do_begin"
+
+    def cancelled(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    async with open_database(settings) as database:
+        async with database.read() as session:
+            await session.execute(select(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(database.engine.dialect, begins, cancelled)
+            with pytest.raises(asyncio.CancelledError):
+                async with database.write() as session:
+                    await session.execute(select(1))
+
+            assert pool_of(database.engine).checkedout() == 0
+        async with database.write() as session:
+            assert await session.scalar(select(1)) == 1
 
 
 def queued(gate: Gate, seconds: float = 5) -> asyncio.Task[None]:

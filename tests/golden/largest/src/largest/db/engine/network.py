@@ -1,4 +1,4 @@
-"""The socket of a driver's connection: shut down, named, kept alive."""
+"""The socket of a driver's connection: shut down, named, kept alive; its cursors."""
 
 import os
 import select
@@ -84,3 +84,34 @@ def keep_alive(fileno: Fileno, connection: Any) -> None:
 
 def _duplicate(fileno: Fileno, connection: Any) -> socket.socket:
     return socket.socket(fileno=os.dup(fileno(connection)))
+
+
+class BoundedCursor:
+    """A cursor of the server: each fetch is bounded as a statement is."""
+
+    def __init__(
+        self, cursor: Any, connection: Any, within: Callable[..., Any]
+    ) -> None:
+        self._cursor = cursor
+        self._connection = connection
+        self._within = within
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def fetchone(self) -> Any:
+        return self._fetch(self._cursor.fetchone)
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        return self._fetch(self._cursor.fetchmany, size)
+
+    def fetchall(self) -> Any:
+        return self._fetch(self._cursor.fetchall)
+
+    def _fetch(self, fetch: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return self._within(fetch, *args)
+        except Exception as error:
+            # Some drivers leave the error of a fetch untranslated: no DBAPIError.
+            self._connection.dbapi_connection._handle_exception(error)
+            raise

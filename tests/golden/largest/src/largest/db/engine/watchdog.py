@@ -9,13 +9,20 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.util import await_only
 
 from ..config.limits import RESET_SECONDS
 from . import UNAWAITED
-from .network import Fileno, is_closed, peer_address, raise_lost, shut_down
+from .network import (
+    BoundedCursor,
+    Fileno,
+    is_closed,
+    peer_address,
+    raise_lost,
+    shut_down,
+)
 from .timing import Ticker
 
 T = TypeVar("T")
@@ -152,6 +159,21 @@ class BoundedDialect(DefaultDialect):
             # Not to be hidden, and invalidated.
             raise exc.DBAPIError(None, None, lost, False, True) from error
 
+    def set_engine_execution_options(self, engine: Any, opts: Any) -> None:
+        """As SQLAlchemy's, but a connection whose isolation level is not set, as by a
+        cancellation, is returned: nothing holds the object that would return it.
+        """
+
+        def set_options(begun: Any) -> None:
+            try:
+                self.set_connection_execution_options(begun, opts)
+            except BaseException as error:
+                begun.connection.invalidate(error)
+                begun.connection.close()
+                raise
+
+        event.listen(engine, "engine_connect", set_options)
+
     def _execute(self, execute: Callable[..., None], cursor: Any, *args: Any) -> None:
         context = args[-1]
         seconds = context.execution_options.get("time_limit", self.watchdog.seconds)
@@ -185,34 +207,3 @@ def _distrust(connection: Any) -> None:
     # NotImplementedError: SQLAlchemy's first connect.
     with suppress(NotImplementedError):
         connection.info["reset_failed"] = True
-
-
-class BoundedCursor:
-    """A cursor of the server: each fetch is bounded as a statement is."""
-
-    def __init__(
-        self, cursor: Any, connection: Any, within: Callable[..., Any]
-    ) -> None:
-        self._cursor = cursor
-        self._connection = connection
-        self._within = within
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
-
-    def fetchone(self) -> Any:
-        return self._fetch(self._cursor.fetchone)
-
-    def fetchmany(self, size: int | None = None) -> Any:
-        return self._fetch(self._cursor.fetchmany, size)
-
-    def fetchall(self) -> Any:
-        return self._fetch(self._cursor.fetchall)
-
-    def _fetch(self, fetch: Callable[..., Any], *args: Any) -> Any:
-        try:
-            return self._within(fetch, *args)
-        except Exception as error:
-            # Some drivers leave the error of a fetch untranslated: no DBAPIError.
-            self._connection.dbapi_connection._handle_exception(error)
-            raise
