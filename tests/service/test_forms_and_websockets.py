@@ -21,7 +21,7 @@ END = b"\r\n--x--\r\n"
 
 @dataclass(frozen=True)
 class Grown:
-    """The service of an owner who has added them."""
+    """A service to which both libraries were added."""
 
     shop: Service
     running: Running

@@ -20,7 +20,7 @@ from .watchdog import BoundedDialect
 DRIVERNAME = "mysql+asyncmy_bounded"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
 require(_MySQLProtocol, "buffer_updated", "wait_for_data")
-# It logs the warnings of the server, which quote values.
+# The driver logs the warnings of the server, which quote values.
 logging.getLogger("asyncmy").setLevel(logging.ERROR)
 # At most so much of a result is buffered here; the rest stays in the server.
 BUFFER_BYTES = 256 * 1024
