@@ -1,6 +1,7 @@
 """What an error and a cancellation leave behind, and what a read session refuses."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from importlib import import_module
@@ -185,6 +186,32 @@ async def test_write_cancelled_within_a_statement_frees_what_it_locked(
         await session.execute(insert(PROBES).values(id=2))
 
     assert await rows(database) == [2]
+
+
+async def test_statement_cancelled_at_any_step_is_cancelled(database: Database) -> None:
+    """psycopg: an AssertionError, of a pipeline that was not entered to its end."""
+    values = [{"id": each} for each in range(100)]
+    begun: asyncio.Event
+
+    async def write() -> None:
+        async with database.write() as session:
+            connection = await session.connection()
+            time.sleep(0.02)  # noqa: ASYNC251 (psycopg yields once the loop was busy)
+            begun.set()
+            await connection.execute(insert(PROBES), values)
+            await session.rollback()
+
+    for steps in range(10):
+        begun = asyncio.Event()
+        writer = asyncio.create_task(write())
+        await begun.wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        writer.cancel()
+        await asyncio.wait({writer})
+
+        assert writer.cancelled() or writer.exception() is None
+    assert await rows(database) == []
 
 
 async def test_answer_is_true_when_a_handler_swallows_an_error(

@@ -180,8 +180,12 @@ class BoundedDialect(DefaultDialect):
         connection = context.root_connection.connection
         try:
             self.watchdog.within(connection, seconds, execute, cursor, *args)
-        except (AssertionError, asyncio.CancelledError):  # a driver out of step
+        except (AssertionError, asyncio.CancelledError) as error:  # out of step
             _distrust(connection)
+            # The driver's own check of its state would take the place of the
+            # cancellation: a time limit would not recognise it as its own.
+            if isinstance(error.__context__, asyncio.CancelledError):
+                raise error.__context__ from None
             raise
         if getattr(cursor, "server_side", False):  # its rows are still to come
             bounded = partial(self.watchdog.within, connection, seconds)
