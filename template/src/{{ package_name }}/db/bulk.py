@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, TypeVarTuple
 from anyio import CancelScope
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
+from fastapi.responses import StreamingResponse
 from sqlalchemy import Row, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -76,6 +77,16 @@ async def csv_lines(rows: AsyncResult[Any]) -> AsyncIterator[str]:
         text = StringIO()
         csv.writer(text).writerows(map(_iso_times, batch))
         yield text.getvalue()
+
+
+class Csv(StreamingResponse):
+    """A file of the rows of `connection.stream()`, with the names of their columns."""
+
+    media_type = "text/csv"
+
+    def __init__(self, rows: AsyncResult[Any], filename: str) -> None:
+        headers = {"Content-Disposition": f'attachment; filename="{filename}"'}
+        super().__init__(csv_lines(rows), headers=headers)
 
 
 def _iso_times(row: Sequence[Any]) -> list[Any]:

@@ -7,19 +7,18 @@ what changes: `order = await session.get(Order, order_id)`, then set its attribu
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from itertools import compress
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, BeforeValidator, Field
-from sqlalchemy import bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.orm import joinedload
 
-from .db import Export, Read, Write, bulk_insert, csv_lines
+from .db import Csv, Cursor, Export, Keyset, Read, Write, bulk_insert
 from .models import Order, OrderLine, OrderStatus
 
 router = APIRouter(prefix="/orders", tags=["orders"])
@@ -28,11 +27,9 @@ router = APIRouter(prefix="/orders", tags=["orders"])
 TEXT = r"^[^\x00]*$"
 Customer = Annotated[str, Field(min_length=1, max_length=200, pattern=TEXT)]
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=TEXT)]
-# Microseconds since 1970 and the id, of the last order of a page.
-Cursor = Annotated[str, Query(pattern="^[0-9]{16}[0-9a-f]{32}$")]
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # In JSON 2.0 is an integer; "2" and true, which Pydantic would take, are none.
 WHOLE = BeforeValidator(lambda it: int(it) if type(it) is float and it % 1 == 0 else it)
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 NO_ORDER = "There is no such order."
 
 
@@ -43,16 +40,15 @@ class Line:
     price_cents: Annotated[int, Field(strict=True, ge=0, le=10**12), WHOLE]
 
 
-class NewOrder(BaseModel):
+class OrderPatch(BaseModel):
     customer: Customer
+
+
+class NewOrder(OrderPatch):
     lines: list[Line] = Field(min_length=1, max_length=100)
 
 
 NewOrders = Annotated[list[NewOrder], Field(min_length=1, max_length=10_000)]
-
-
-class OrderPatch(BaseModel):
-    customer: Customer
 
 
 @dataclass
@@ -75,30 +71,21 @@ class OrderPage:
     next_cursor: str | None
 
 
-class Csv(StreamingResponse):
-    media_type = "text/csv"
-
-
-class Buyer(BaseModel, from_attributes=True):
-    id: UUID
+@dataclass
+class SoldLine:
+    order_id: UUID
     customer: str
-
-
-class SoldLine(BaseModel, from_attributes=True):
     quantity: int
-    price_cents: int
-    order: Buyer
 
 
 SUMMARY = (Order.id, Order.customer, Order.status, Order.created_at, Order.updated_at)
-PAGE_KEY = (Order.created_at, Order.id)
-LAST_KEY = [bindparam(column.key, type_=column.type) for column in PAGE_KEY]
+PAGES = Keyset(Order.created_at, Order.id)
 FILTERS = (
     Order.status == bindparam("status"),
     Order.customer == bindparam("customer"),
-    tuple_(*PAGE_KEY) < tuple_(*LAST_KEY),
+    PAGES.is_after_cursor,
 )
-EXPORT = select(*SUMMARY[:4]).order_by(*PAGE_KEY)
+EXPORT = select(*SUMMARY[:4]).order_by(*PAGES.columns)
 
 BY_ID = Order.id == bindparam("order_id")
 INSERT_ORDER, INSERT_LINES = insert(Order), insert(OrderLine)
@@ -118,16 +105,13 @@ SELECT_SOLD = SOLD.options(joinedload(OrderLine.order))
 
 @router.post("", status_code=201)
 async def create_order(
-    new: NewOrder,
-    session: Write,
-    idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    new: NewOrder, session: Write, key: IdempotencyKey = None
 ) -> OrderDetail:
     """A second order with the same Idempotency-Key is rejected with 409."""
     now = datetime.now(UTC)
     order = OrderSummary(uuid4(), new.customer, OrderStatus.NEW, now, now)
-    values = {**vars(order), "idempotency_key": idempotency_key}
     connection = await session.connection()
-    await connection.execute(INSERT_ORDER, values)
+    await connection.execute(INSERT_ORDER, vars(order) | {"idempotency_key": key})
     await connection.execute(INSERT_LINES, _rows(order.id, new.lines))
     return OrderDetail(**vars(order), lines=new.lines)
 
@@ -142,20 +126,19 @@ async def list_orders(
 ) -> OrderPage:
     """Newest first; pages by key, so that page 1,000 costs no more than the first."""
     # One more than the limit tells whether there is a next page.
-    last = _decode(cursor) if cursor else {}
-    values = {"status": status, "customer": customer, "limit": limit + 1, **last}
+    values = {"status": status, "customer": customer, "limit": limit + 1}
+    values |= PAGES.values(cursor)
     page = _page(*map(bool, (status, customer, cursor)))
     rows = (await session.execute(page, values)).all()
     orders = [OrderSummary(*row) for row in rows[:limit]]
-    return OrderPage(orders, _encode(orders[-1]) if len(rows) > limit else None)
+    return OrderPage(orders, PAGES.cursor(orders[-1]) if len(rows) > limit else None)
 
 
 @router.get("/export", response_class=Csv)
 async def export_orders(export: Export) -> Csv:
     """All orders as CSV, oldest first, however many there are."""
     orders = await export.stream(EXPORT)
-    headers = {"Content-Disposition": 'attachment; filename="orders.csv"'}
-    return Csv(csv_lines(orders), headers=headers)
+    return Csv(orders, "orders.csv")
 
 
 @router.post("/import", status_code=201, max_body_size=10_000_000)
@@ -170,10 +153,11 @@ async def import_orders(new: NewOrders, request: Request) -> dict[str, int]:
     return {"imported": len(rows)}
 
 
-@router.get("/lines", response_model=list[SoldLine])
-async def list_lines(session: Read, sku: Sku) -> Any:
+@router.get("/lines")
+async def list_lines(session: Read, sku: Sku) -> list[SoldLine]:
     """The buyers of an article, 100 at most."""
-    return (await session.scalars(SELECT_SOLD, {"sku": sku})).all()
+    lines = await session.scalars(SELECT_SOLD, {"sku": sku})
+    return [SoldLine(it.order_id, it.order.customer, it.quantity) for it in lines]
 
 
 @router.get("/{order_id:uuid}")
@@ -206,19 +190,9 @@ async def delete_order(order_id: UUID, session: Write) -> None:
 def _page(*filters: bool) -> Any:
     """One statement for each set of filters."""
     query = select(*SUMMARY).where(*compress(FILTERS, filters))
-    return query.order_by(*(key.desc() for key in PAGE_KEY)).limit(bindparam("limit"))
+    return query.order_by(*PAGES.newest_first).limit(bindparam("limit"))
 
 
 def _rows(order_id: UUID, lines: list[Line]) -> list[dict[str, Any]]:
     key: dict[str, Any] = {"order_id": order_id}
     return [{**key, "position": n, **vars(line)} for n, line in enumerate(lines)]
-
-
-def _encode(last: OrderSummary) -> str:
-    microseconds = (last.created_at - EPOCH) // timedelta(microseconds=1)
-    return f"{microseconds:016}{last.id.hex}"
-
-
-def _decode(cursor: str) -> dict[str, Any]:
-    created_at = EPOCH + timedelta(microseconds=int(cursor[:16]))
-    return {"created_at": created_at, "id": UUID(cursor[16:])}
