@@ -120,9 +120,9 @@ class Serving(NamedTuple):
         )
 
     def in_use(self) -> float:
-        text = self.running.client.get("/metrics").text
-        found = re.search(r'database_pool_in_use{pool="primary"} (.+)\n', text)
-        assert found
+        answer = self.running.client.get("/metrics")
+        found = re.search(r'database_pool_in_use{pool="primary"} (.+)\n', answer.text)
+        assert found, f"{answer}\n{answer.text}\n{self.running.log.read_text()}"
         return float(found[1])
 
     def memory(self, name: str = "VmRSS") -> int:
