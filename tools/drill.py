@@ -53,15 +53,29 @@ SETTLE_SECONDS = 12
 
 class Expected(NamedTuple):
     """What names a fault: alerts, the title of a panel, words of a line of the log, and
-    the name of a span, with the least seconds that it takes.
+    a span.
     """
 
     alerts: set[str]
     panel: str
     words: str
-    # Without one: the probe of a replica and a line of gunicorn belong to no trace, and
-    # a process that is killed exports nothing.
-    span: tuple[str, float] | None = None
+    # Without one: a task whose process was killed. The parent logs it with the trace of
+    # the request that has published it.
+    span: "Named | None" = None
+
+
+class Named(NamedTuple):
+    """A span by its name, the least seconds that it takes, and an attribute."""
+
+    name: str
+    seconds: float = 0
+    attribute: str = ""
+    value: str = ""  # a pattern
+
+    def is_found_in(self, span: dict[str, Any]) -> bool:
+        found = span["attributes"].get(self.attribute, "")
+        is_right = span["name"] == self.name and re.search(self.value, str(found))
+        return bool(is_right) and span["seconds"] >= self.seconds
 
 
 EXPECTED = {
@@ -69,21 +83,25 @@ EXPECTED = {
         {"SlowRequests"},
         "Duration by route, 1 in 100 takes longer",
         r'POST /orders 201.*"duration_ms": \d{4}',
-        ("INSERT orders", 1),
+        Named("INSERT orders", 1),
     ),
     "pool exhausted": Expected(
         {"PoolSaturated", "PoolQueue", "CheckoutsRejected"},
         "Checkouts in the queue",
         r"connection pool rejected \d+ checkouts",
-        ("queue", 1),
+        Named("queue", 1),
     ),
     "replica lags": Expected(
         {"ReplicaLag", "ReplicaBanned"},
         "Replication lag",
         r"banned for 10 s \(lag\)",
+        Named("choose replica", 0, "db.replicas.unhealthy", ": lag"),
     ),
     "worker killed": Expected(
-        {"WorkerEnded"}, "Workers that ended", "was sent SIGKILL"
+        {"WorkerEnded"},
+        "Workers that ended",
+        "was sent SIGKILL",
+        Named("start", 0, "process.predecessor.pid", r"\d"),
     ),
     "task killed": Expected(
         {"TasksFailed"}, "Attempts by outcome", "was killed with its process"
@@ -92,7 +110,7 @@ EXPECTED = {
         {"PrimaryMoved"},
         "Processes by primary",
         "primary is .* now, was ",
-        ("connect", 0),
+        Named("connect"),
     ),
 }
 Bands = dict[str, tuple[float, float]]
@@ -336,12 +354,12 @@ def named(expected: Expected, logs: str, spans: list[Any]) -> tuple[str, str]:
     message = records[0]["message"] if records else ""
     if not expected.span:
         return message, "no trace"
-    name, seconds = expected.span
     traces = {each["trace_id"] for each in records if "trace_id" in each}
-    for each in spans:
-        is_long = each["name"] == name and each["seconds"] >= seconds
-        if is_long and (not traces or each["trace"] in traces):
-            return message, f"{name}, {each['seconds']:.1f} s, trace {each['trace']}"
+    for each in filter(expected.span.is_found_in, spans):
+        if not traces or each["trace"] in traces:
+            what = each["attributes"].get(expected.span.attribute, "")
+            name, seconds = f"{each['name']} {what}", each["seconds"]
+            return message, f"{name}, {seconds:.1f} s, trace {each['trace']}"
     return message, ""
 
 

@@ -13,10 +13,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 PORT, FILE = int(sys.argv[1]), Path(sys.argv[2])
 
 
+def value_of(value):
+    kind = value.WhichOneof("value")
+    found = getattr(value, kind)
+    return [*map(value_of, found.values)] if kind == "array_value" else found
+
+
 def attributes(pairs):
-    return {
-        each.key: getattr(each.value, each.value.WhichOneof("value")) for each in pairs
-    }
+    return {each.key: value_of(each.value) for each in pairs}
 
 
 def lines(body):

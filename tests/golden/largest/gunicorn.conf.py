@@ -47,6 +47,9 @@ from largest.db.engine.create import drop_inherited_connections
 from largest.settings import Settings
 from largest.web.logs import logging_config
 
+# By place: the process that has ended there. The span of its successor's start names it.
+ENDED_PIDS: dict[int, int] = {}
+
 settings = Settings.load()  # a wrong environment ends here, before the first fork
 
 
@@ -108,6 +111,7 @@ def post_fork(server: object, worker: Any) -> None:
     """With preload_app the master may have used the database: see the function."""
     os.environ["WORKER"] = str(worker.age)  # 1 is the first, of one start
     os.environ["PLACE"] = str(worker.place)
+    os.environ["PREDECESSOR_PID"] = str(ENDED_PIDS.get(worker.place, ""))
     drop_inherited_connections()
 
 
@@ -115,6 +119,7 @@ def child_exit(server: object, worker: Any) -> None:
     """The gauges of a worker end with it, however it ended."""
     ENDED.inc()
     mark_process_dead(worker.place)
+    ENDED_PIDS[worker.place] = worker.pid
 
 
 def on_exit(server: object) -> None:

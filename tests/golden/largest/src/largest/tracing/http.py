@@ -1,10 +1,11 @@
 """Traces requests, and exports spans for as long as the service runs."""
 
+import os
 from time import time_ns
 
-from opentelemetry.context import attach
+from opentelemetry.context import Context, attach
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..db.tracing.spans import TRACER, fail
 from ..web.middleware import PROBES, Exchange
@@ -13,9 +14,14 @@ from ..web.routes import EXCHANGE, path_of
 from .context import from_headers
 from .provider import flush, set_up
 
+# Set by gunicorn.conf.py: the process whose place this one has taken.
+PREDECESSOR = "PREDECESSOR_PID"
+
 
 class TraceRequests:
-    """A span for each request but probes, below the span of its caller."""
+    """A span for each request but probes, below the span of its caller; and one for the
+    start of the process.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -24,7 +30,7 @@ class TraceRequests:
         if scope["type"] == "lifespan":
             set_up()
             try:
-                await self.app(scope, receive, send)
+                await self.app(scope, receive, _trace_start(send))
             finally:
                 flush()
         elif scope["type"] != "http" or path_of(scope) in PROBES:
@@ -49,6 +55,24 @@ class TraceRequests:
             if new.is_recording():
                 _describe(new, scope, exchange)
             new.end(began + int(exchange.seconds * 1e9))
+
+
+def _trace_start(send: Send) -> Send:
+    """A span until the process is ready, which names its predecessor: a process that
+    was killed could not export what it was doing.
+    """
+    predecessor = os.environ.get(PREDECESSOR)
+    attributes = {"process.predecessor.pid": int(predecessor)} if predecessor else {}
+    start = TRACER.start_span("start", Context(), attributes=attributes)
+
+    async def send_and_end(message: Message) -> None:
+        if message["type"].startswith("lifespan.startup."):
+            if message["type"].endswith("failed"):
+                start.set_status(StatusCode.ERROR)
+            start.end()
+        await send(message)
+
+    return send_and_end
 
 
 def _describe(span: Span, scope: Scope, exchange: Exchange) -> None:

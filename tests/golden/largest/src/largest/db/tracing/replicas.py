@@ -13,6 +13,9 @@ from .engine import trace_engine
 from .spans import POOL, is_traced, span
 from .validation import trace_validation
 
+# Why a read has passed by a replica, or by all of them.
+UNHEALTHY = "db.replicas.unhealthy"
+
 OpenRouter = Callable[
     [AsyncEngine, ReplicaSettings], AbstractAsyncContextManager[Router]
 ]
@@ -26,6 +29,11 @@ class TracedRouter(ReplicaRouter):
         with span("choose replica", {"db.read_after_write": is_after_write}) as new:
             target = await super().choose(None)
             new.set_attribute(POOL, getattr(target, "name", "primary"))
+            if unhealthy := [each for each in self.replicas if each.unhealthy_reason]:
+                reasons = [
+                    f"{each.name}: {each.unhealthy_reason}" for each in unhealthy
+                ]
+                new.set_attribute(UNHEALTHY, reasons)
         return target
 
 
