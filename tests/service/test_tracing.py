@@ -1,13 +1,16 @@
 """Tracing on each driver; an exporter that fails costs no request anything."""
 
+import os
 import re
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.support.collector import QUICK, SAMPLED, TRACE
+from tests.support.collector import QUICK, SAMPLED, TRACE, Collector, collecting
+from tests.support.processes import children
 from tests.support.rendered_tests import run_tests
 from tests.support.rendering import Answers
 from tests.support.servers import DRIVERS, NETWORKED, Server
@@ -115,3 +118,30 @@ def test_without_an_endpoint_nothing_is_recorded(
         running.stop()
 
     assert '"WARNING"' not in running.log.read_text()
+
+
+def test_start_of_a_worker_names_the_one_that_was_killed(
+    rendered: Callable[[Answers], Service],
+    database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    shop = rendered({"driver": "asyncpg", "with_tracing": True})
+    with collecting(shop, tmp_path) as collector:
+        variables = database("asyncpg") | collector.endpoint | QUICK
+        variables |= {"WEB_CONCURRENCY": "2", "OTEL_TRACES_SAMPLER": "always_on"}
+        shop.make("migrate", **variables)
+        with shop.running(**variables) as running:
+            running.wait_for_log("Application startup complete", times=2)
+            wait_until(lambda: len(starts(collector)) == 2)
+            killed = min(children(running.process.pid))
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda: len(starts(collector)) == 3, seconds=30)
+
+    assert starts(collector) == [None, None, killed]
+    assert f"(pid:{killed}) was sent SIGKILL" in running.log.read_text()
+
+
+def starts(collector: Collector) -> list[int | None]:
+    """The predecessor that each start of a process names."""
+    named = [each for each in collector.spans() if each["name"] == "start"]
+    return [each["attributes"].get("process.predecessor.pid") for each in named]

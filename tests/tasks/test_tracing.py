@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import make_url
 
 from tests.support.clusters import Cluster
 from tests.support.collector import CALLER, SAMPLED, TRACE, collecting
@@ -42,8 +43,8 @@ class Spans(dict[str, Any]):
         return {each["id"] for each in self.values() if each["parent"] in spans}
 
 
-def order_and_pay(client: Any) -> None:
-    """Read it as well, from a replica that has it."""
+def order_and_pay(client: Any) -> str:
+    """Read it as well, from a replica that has it; the path of the order."""
     order = ORDER | {"customer": CANARY}
     created = client.post("/orders", json=order, headers=SAMPLED)
     assert created.status_code == 201
@@ -51,6 +52,7 @@ def order_and_pay(client: Any) -> None:
     after = {"X-Read-After": created.headers["X-Read-After"]}
     assert client.get(place, headers=SAMPLED | after).status_code == 200
     assert client.post(f"{place}/pay", headers=SAMPLED).status_code == 202
+    return place
 
 
 def test_trace_leads_from_the_request_to_the_task(
@@ -62,6 +64,8 @@ def test_trace_leads_from_the_request_to_the_task(
     shop = shop_of("asyncpg", with_replicas=True, with_tracing=True)
     primary, replicas = cluster_of("postgresql").database(f"db_{tmp_path.name.lower()}")
     variables = shop.variables | {"DATABASE_URL": primary}
+    nowhere = make_url(primary).set(port=free_port())
+    replicas = [*replicas, nowhere.render_as_string(hide_password=False)]
     variables["DATABASE_REPLICA_URLS"] = ",".join(replicas)
     shop.service.make("migrate", **variables)
     metrics = free_port()
@@ -74,7 +78,9 @@ def test_trace_leads_from_the_request_to_the_task(
             shop.service.working("--concurrency=1", **variables) as worker,
         ):
             web.wait_for_log("Application startup complete", times=2)
-            order_and_pay(web.client)
+            place = order_and_pay(web.client)
+            web.wait_for_log("banned for 10 s (unreachable)")
+            assert web.client.get(place, headers=SAMPLED).status_code == 200
             worker.wait_for_log("payments.pay done")
             scraped = httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
             assert collector.spans() == []
@@ -97,6 +103,8 @@ def test_trace_leads_from_the_request_to_the_task(
     # The caller sends its watermark.
     assert chosen["attributes"]["db.read_after_write"] is True
     assert read["attributes"]["db.query.text"].startswith("SELECT orders.id")
+    passed_by = [each["attributes"].get("db.replicas.unhealthy") for each in everything]
+    assert [f"{nowhere.host}:{nowhere.port}: unreachable"] in passed_by
     # Values of the data, and the password of the database.
     assert not [each for each in everything if CANARY in each["all"]]
     assert not [each for each in everything if ":secret" in each["all"]]
