@@ -1,10 +1,9 @@
 """A fault drill on a service with everything on, under a real Prometheus.
 
 Each fault fires its alerts, is higher in its panel than before, and is named by a line
-of the log, and by a span where it belongs to a trace. Prints when each alert has fired,
-and draws the dashboard with what was measured:
-`python -m tools.drill template/docs/dashboard.png`. Every duration of the rules is a
-twentieth.
+of the log and by a span. Prints when each alert has fired, and draws the dashboard with
+what was measured: `python -m tools.drill template/docs/dashboard.png`. Every duration of
+the rules is a twentieth.
 """
 
 import asyncio
@@ -324,7 +323,8 @@ def main() -> None:
             missing += [] if message else [f"{name}: no line {expected.words}"]
             missing += [] if span else [f"{name}: no span {expected.span}"]
             print(f"{name}: {message} ({span})")
-        sys.exit("\n".join(missing))
+        if missing:
+            sys.exit("\n".join(missing))
 
 
 def is_shown(
