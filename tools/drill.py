@@ -2,7 +2,7 @@
 
 Each fault fires its alerts, is higher in its panel than before, and is named by a line
 of the log and by a span. Prints when each alert has fired, and draws the dashboard with
-what was measured: `python -m tools.drill template/docs/dashboard.png`. Every duration of
+what was measured: `python -m tools.drill template/docs/dashboard.png`. Each duration of
 the rules is a twentieth.
 """
 
