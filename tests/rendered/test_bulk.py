@@ -1,6 +1,7 @@
 """Exports leave connections to others and end in time; a bulk insert is all or none."""
 
 import asyncio
+import enum
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 from uuid import uuid4
@@ -8,11 +9,11 @@ from uuid import uuid4
 import pytest
 from database import SLOW
 from httpx2 import AsyncClient
-from shop.db import Database, bulk_insert, export, open_database
+from shop.db import Csv, Database, bulk_insert, csv_lines, export, open_database
 from shop.db.errors import classify
 from shop.models import Order
 from shop.settings import Settings
-from sqlalchemy import insert, select, text
+from sqlalchemy import JSON, Enum, insert, literal, select, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.util import await_only as await_
@@ -100,3 +101,30 @@ async def test_commit_of_a_bulk_insert_that_is_interrupted_is_counted(
 
         assert task.cancelled()
         assert database.commits.interrupted == 1
+
+
+class Color(enum.Enum):
+    RED = "red"
+
+
+async def test_csv_has_the_values_that_json_has(database: Database) -> None:
+    query = select(
+        literal("=1+1").label("total, net"),
+        literal(Color.RED, Enum(Color, native_enum=False)).label("color"),
+        literal({"a": None}, JSON).label("facts"),
+    )
+    async with export(database) as connection:
+        rows = await connection.stream(query)
+        lines = [line async for line in csv_lines(rows)]
+    assert lines == ['"total, net",color,facts\r\n', '=1+1,red,"{""a"": null}"\r\n']
+
+
+async def test_file_of_csv_has_no_formula_and_any_name(database: Database) -> None:
+    """A spreadsheet would execute what a customer has written."""
+    async with export(database) as connection:
+        answer = Csv(await connection.stream(select(literal("=1+1"))), 'ł"; x=y.csv')
+        lines = [line async for line in answer.body_iterator]
+
+    assert lines[1:] == ["'=1+1\r\n"]
+    name = "utf-8''%C5%82%22%3B%20x%3Dy.csv"
+    assert answer.headers["Content-Disposition"] == f"attachment; filename*={name}"

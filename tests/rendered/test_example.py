@@ -1,11 +1,17 @@
 """The example is what gets copied: its statements are built once."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from httpx2 import AsyncClient
-from sqlalchemy import Engine, event
+from shop.db import Database, Keyset
+from shop.db.config.backend import DIALECT
+from shop.orders import PAGES, _page
+from sqlalchemy import DateTime, Engine, event, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 LINE = {"sku": "tea", "quantity": 2, "price_cents": 450}
 ORDER = {"customer": "ada", "lines": [LINE, LINE]}
@@ -53,3 +59,50 @@ async def test_request_of_the_example_builds_no_statement(
     first, second = runs
     assert len(second) == number
     assert [*map(id, second)] == [*map(id, first)]
+
+
+@pytest.mark.parametrize(("digits", "number"), [("0" * 18, 0), ("2" + "9" * 17, 1)])
+async def test_page_after_a_made_up_cursor(
+    client: AsyncClient, digits: str, number: int
+) -> None:
+    """Of the year 1, and of the year 9507."""
+    await client.post("/orders", json=ORDER)
+    answer = await client.get("/orders", params={"cursor": digits + "0" * 32})
+
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["items"]) == number
+
+
+def test_keyset_rejects_a_time_without_a_zone() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Visit(Base):
+        __tablename__ = "visits"
+        id: Mapped[UUID] = mapped_column(primary_key=True)
+        at: Mapped[datetime] = mapped_column(DateTime)
+
+    with pytest.raises(TypeError, match=r"Visit\.at has no time zone"):
+        Keyset(Visit.at, Visit.id)
+
+
+if DIALECT == "mysql":
+
+    async def test_far_page_reads_few_rows(
+        client: AsyncClient, database: Database
+    ) -> None:
+        """MySQL compares a row with a row by reading all that come before it."""
+        answer = await client.post("/orders/import", json=[ORDER] * 500)
+        assert answer.json() == {"imported": 500}
+        values = PAGES.values("2" + "9" * 17 + "f" * 32) | {"limit": 500}
+        page = _page(*map(bool, ("", "", "cursor")))
+        seen = text("SHOW SESSION STATUS LIKE 'Handler_read%'")
+        async with database.write() as session:
+            rows = (await session.execute(page, values)).all()
+            far = PAGES.values(PAGES.cursor(rows[-3])) | {"limit": 2}
+            before = sum(int(row[1]) for row in await session.execute(seen))
+            found = (await session.execute(page, far)).all()
+            after = sum(int(row[1]) for row in await session.execute(seen))
+
+        assert found == rows[-2:]
+        assert after - before < 100

@@ -61,7 +61,7 @@ def metric(name: str, **labels: str) -> float:
 
 
 async def becomes(number: float, name: str, **labels: str) -> bool:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while metric(name, **labels) != number:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     return True
@@ -90,7 +90,7 @@ async def test_queue_and_rejections_are_counted_and_logged_once_a_second(
     async with AsyncExitStack() as all_connections:
         for _ in range(2):
             await all_connections.enter_async_context(engine.connect())
-        monkeypatch.setattr(engine.pool, "_timeout", 1)
+        monkeypatch.setattr(engine.pool, "_timeout", 3)
         with caplog.at_level(logging.WARNING):
             callers = []
             for _ in range(3):
@@ -217,7 +217,7 @@ async def test_leak_is_logged_with_its_request_and_place(
     assert re.match(start, line["message"])
     assert (place in line["message"]) is trace
     assert line["request_id"] == "abc"
-    assert (line["pool"], line["seconds"]) == ("primary", 0)
+    assert (line["pool"], line["seconds"] < 5) == ("primary", True)
     assert line["message"].endswith(line["at"])
 
 

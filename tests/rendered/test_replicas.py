@@ -12,8 +12,9 @@ from database import UNREACHABLE
 from fastapi import FastAPI
 from pydantic import SecretStr, ValidationError
 from shop import main
-from shop.db import Database, Read, Write, open_database
+from shop.db import Database, Read, Write, bulk_insert, open_database
 from shop.db.config.backend import DIALECT, SCHEMES
+from shop.db.errors import CommitOutcomeUnknown
 from shop.db.primary import PrimaryOnly
 from shop.db.replicas import replica, router
 from shop.db.replicas.position import REPORTS_LAG, replay_position
@@ -113,6 +114,32 @@ async def test_start_does_not_wait_for_a_silent_replica(
             (one,) = router_of(database).replicas
             assert one.unhealthy_reason == "not probed yet"
             assert await probed(database) == "unreachable"
+
+
+@pytest.mark.parametrize("unit", ["write", "bulk_insert", "in part"])
+async def test_write_of_unknown_outcome_is_looked_for_on_the_primary(
+    routed: Database, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    """A replica that lags would say that nothing was written, and its client repeat."""
+    dialect: Any = routed.engine.dialect
+
+    def lose(_: object) -> None:
+        raise dialect.loaded_dbapi.OperationalError("lost")
+
+    current_watermark.set(None)
+    begin = routed.write() if unit == "write" else bulk_insert(routed)
+    with pytest.raises((CommitOutcomeUnknown, ZeroDivisionError)):  # noqa: PT012
+        async with begin as session:
+            await session.execute(text("SELECT 1"))
+            if unit == "in part":
+                await session.commit()
+                raise ZeroDivisionError
+            monkeypatch.setattr(dialect, "do_commit", lose)
+            monkeypatch.setattr(dialect, "is_disconnect", lambda *_: True)
+
+    found = current_watermark.get()
+    assert found
+    assert found.written == PRIMARY_ONLY
 
 
 def with_routes(app: FastAPI) -> FastAPI:

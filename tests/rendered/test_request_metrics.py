@@ -1,14 +1,18 @@
 """Metrics of requests: labels are bounded, and the prefix of every router is there."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, Response
 from prometheus_client import REGISTRY
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from pydantic import BaseModel
 from shop.db.errors import FaultKind, OperationTimeout
 from shop.features import OBSERVERS
+from shop.web import metrics
+from shop.web.metrics import AllProcesses
 from shop.web.request_metrics import RequestMetrics
 
 
@@ -105,3 +109,22 @@ async def test_request_is_in_progress_until_its_end(
         go_on.set()
         await task
         assert value("requests_in_progress") == before
+
+
+def test_file_of_a_process_that_has_just_started_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """prometheus_client creates it empty: the scrape was a 500."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    path = tmp_path / "counter_1.db"
+    path.touch()
+
+    def write(_: float) -> None:
+        values = MmapedDict(str(path))
+        values.write_value(mmap_key("shop", "shop_total", [], [], "Shops."), 7, 0)
+        values.close()
+
+    monkeypatch.setattr(metrics, "sleep", write)
+    (found,) = AllProcesses().collect()
+
+    assert [each.value for each in found.samples] == [7]

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from importlib import import_module
+from ssl import SSLCertVerificationError
 from typing import Any
 
 import pytest
@@ -12,8 +13,19 @@ from database import SLOW
 from fastapi import FastAPI
 from shop.db import Database, Write
 from shop.db.config.backend import DIALECT
+from shop.db.errors import (
+    CommitOutcomeUnknown,
+    OperationTimeout,
+    classify,
+    safe_message,
+)
 from sqlalchemy import delete, insert, inspect, select, text, update
-from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InvalidRequestError,
+    OperationalError,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -212,6 +224,36 @@ async def test_statement_cancelled_at_any_step_is_cancelled(database: Database) 
 
         assert writer.cancelled() or writer.exception() is None
     assert await rows(database) == []
+
+
+def test_error_of_a_certificate_keeps_its_words() -> None:
+    """The error of `ssl` is a ValueError as well, as is that of a value."""
+    lost = ConnectionError("certificate verify failed")
+    lost.__cause__ = SSLCertVerificationError("hostname mismatch")
+
+    assert safe_message(DBAPIError(None, None, lost)) == "certificate verify failed"
+
+
+async def test_fault_of_a_task_group_has_its_answer(
+    app: FastAPI, serve: Any, database: Database
+) -> None:
+    async def write() -> None:
+        async with database.write() as session:
+            await session.execute(insert(PROBES).values(id=1))
+
+    @app.post("/probe")
+    async def write_twice() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(write())
+            group.create_task(write())
+
+    async with serve(app) as client:
+        answer = await client.post("/probe")
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:problem:conflict")
+
+    late, unknown, bug = OperationTimeout(), CommitOutcomeUnknown(), ValueError()
+    assert classify(ExceptionGroup("", [late, unknown])) == "outcome-unknown"
+    assert classify(ExceptionGroup("", [late, ExceptionGroup("", [bug])])) is None
 
 
 async def test_answer_is_true_when_a_handler_swallows_an_error(

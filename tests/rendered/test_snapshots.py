@@ -6,8 +6,17 @@ from typing import Any
 import pytest
 from database import SLOW
 from fastapi import FastAPI
-from shop.db import Database, Read, ReadSession, Snapshot, bulk_insert, export
+from shop.db import (
+    Database,
+    Read,
+    ReadSession,
+    Snapshot,
+    bulk_insert,
+    export,
+    open_database,
+)
 from shop.db.config.backend import DIALECT
+from shop.settings import Settings
 from sqlalchemy import column, func, insert, literal_column, select, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from test_sessions import PROBES, Probe, checked_out, probes, rows
@@ -74,6 +83,22 @@ async def test_statements_at_once_wait_for_each_other(database: Database) -> Non
         assert checked_out(database) == 1
 
     assert found == [[1]] * 20
+
+
+async def test_statement_that_outlives_its_snapshot_gets_no_connection(
+    settings: Settings,
+) -> None:
+    one = settings.model_copy(update={"database_pool_size": 1})
+    async with open_database(one) as database:
+        pool: Any = database.engine.pool
+        async with database.engine.connect(), database.snapshot() as session:
+            late = asyncio.create_task(ids(session))
+            while not pool.gate.waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        with pytest.raises(InvalidRequestError, match="has ended"):
+            await late
+
+        assert checked_out(database) == 0
 
 
 async def test_statement_that_fails_leaves_no_snapshot_behind(

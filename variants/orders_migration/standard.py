@@ -29,6 +29,11 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_orders_status_created_at_id"), "orders", ["status", "created_at", "id"]
     )
+    op.create_index(
+        op.f("ix_orders_customer_created_at_id"),
+        "orders",
+        ["customer", "created_at", "id"],
+    )
     op.create_table(
         "order_lines",
         sa.Column("order_id", sa.Uuid(), nullable=False),

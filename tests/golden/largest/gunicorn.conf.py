@@ -47,7 +47,7 @@ from largest.db.engine.create import drop_inherited_connections
 from largest.settings import Settings
 from largest.web.logs import logging_config
 
-# By place: the process that has ended there. The span of its successor's start names it.
+# By place: the process that has ended there, which the span of the next start names.
 ENDED_PIDS: dict[int, int] = {}
 
 settings = Settings.load()  # a wrong environment ends here, before the first fork

@@ -220,8 +220,7 @@ async def answers_of(client, database):
             way: await client.ask(f"/{way}", count=count) for way in ways
         }
     answers["many values"] = {"among": await client.ask("/among", count=MANY)}
-    if DIALECT != "sqlite":  # a function of Python, which fails
-        answers["pattern"] = {"like": await client.ask("/like")}
+    answers["pattern"] = {"like": await client.ask("/like")}
     for case in REJECTIONS:
         answers[case] = {"rejected": await client.ask("/rejected", case=case)}
     answers["bug"] = {"bug": await client.ask("/bug")}

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .config.settings import ConnectionSettings
 from .engine.dialect import local_settings, with_transactions
+from .errors import CommitOutcomeUnknown
 from .orm.commits import Commits, reject_partial
 from .orm.guard import guard
 from .orm.reads import ReadOnlySession, ReadSession, SnapshotSession
@@ -92,7 +93,9 @@ class Database:
             await session.commit()
         except BaseException as error:
             await roll_back(session)
-            if "committed" in session.info:
+            if isinstance(error, CommitOutcomeUnknown):
+                self.router.may_have_committed()
+            elif "committed" in session.info:
                 reject_partial(error)
             raise
         finally:

@@ -1,9 +1,14 @@
 """/metrics, for Prometheus, at a port of its own: the sum over all processes."""
 
 import os
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
+from time import sleep
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from pydantic import Field
@@ -14,6 +19,8 @@ from .routes import path_of
 from .settings import WebSettings
 
 PATH = "/metrics"
+# Of a scrape, 10 ms apart, until the files of all processes can be read.
+ATTEMPTS = 10
 
 router = APIRouter(tags=["health"])
 
@@ -25,6 +32,18 @@ class MetricsSettings(WebSettings):
     @property
     def ports(self) -> set[int]:
         return (super().ports | {self.metrics_port}) - {0}
+
+
+class AllProcesses(Collector):
+    """The sum over the processes that share PROMETHEUS_MULTIPROC_DIR."""
+
+    def collect(self) -> Iterable[Metric]:
+        collector: Collector = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        for _ in range(ATTEMPTS):
+            with suppress(struct.error):
+                return [*collector.collect()]
+            sleep(0.01)  # a file that was just created is empty for a moment
+        return [*collector.collect()]
 
 
 class MetricsPort:
@@ -50,9 +69,8 @@ class MetricsPort:
 def metrics(request: Request) -> Response:
     if _port(request.scope) != request.state.settings.metrics_port:
         raise HTTPException(404)
-    collector: Collector = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        collector = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+    is_shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+    collector: Collector = AllProcesses() if is_shared else REGISTRY
     return Response(generate_latest(collector), media_type=CONTENT_TYPE_LATEST)
 
 

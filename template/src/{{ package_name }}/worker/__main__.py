@@ -39,8 +39,9 @@ values.ValueClass = values.MultiProcessValue(  # type: ignore[no-untyped-call]
 from ..features import CONFIGURE
 from ..settings import Settings
 from ..web.logs import configure_logging
+from ..web.metrics import AllProcesses
 from .app import PACKAGE
-from .metrics import WorkerMetrics, begin_process, report_killed
+from .metrics import begin_process, report_killed
 from .startup_check import check_budget_before_fork
 
 # Celery's command line would read these past the checks of the settings.
@@ -96,7 +97,7 @@ def main() -> None:
 def _serve_metrics(port: int) -> None:
     try:
         if port:
-            start_http_server(port, registry=WorkerMetrics())
+            start_http_server(port, registry=AllProcesses())
     except OSError as error:
         sys.exit(f"CELERY_METRICS_PORT={port}: {error.strerror}; 0 is none.")
 

@@ -1,4 +1,4 @@
-"""Sessions: `Read` and `Snapshot` in reads.py, `Write` in writes.py."""
+"""Sessions: `Read` and `Snapshot` in reads.py, `Write` in writes.py. Lists by pages."""
 
 from sqlalchemy.util import immutabledict
 

@@ -111,6 +111,7 @@ EXCEPTION_HANDLERS: dict[Any, Callable[..., Any]] = {
     ClientDisconnect: _client_disconnected,
     HTTPException: _http_error,
     RequestValidationError: _invalid_request,
+    ExceptionGroup: database_error,
     StatementError: database_error,
     StaleDataError: database_error,
     PoolTimeoutError: database_error,

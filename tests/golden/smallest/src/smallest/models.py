@@ -25,6 +25,7 @@ class Order(Base):
         # One index for each way to page through the list.
         Index(None, "created_at", "id"),
         Index(None, "status", "created_at", "id"),
+        Index(None, "customer", "created_at", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)

@@ -6,8 +6,8 @@ How to read and write is in database.py; what a setting means, in config/setting
 from .base import Base
 from .bulk import Csv, Export, batches, bulk_insert, csv_lines, export
 from .database import Database, Read, Snapshot, Write
-from .keyset import Cursor, Keyset
 from .open import open_database
+from .orm.keyset import Cursor, Keyset
 from .orm.reads import ReadSession
 from .orm.writes import WriteSession
 

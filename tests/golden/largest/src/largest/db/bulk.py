@@ -2,11 +2,20 @@
 
 import asyncio
 import csv
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from datetime import datetime
+from enum import Enum
 from io import StringIO
 from typing import Annotated, Any, TypeVar, TypeVarTuple
+from urllib.parse import quote
 
 from anyio import CancelScope
 from fastapi import Depends
@@ -19,12 +28,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult
 
 from .database import Database
 from .engine.dialect import extend_timeouts, for_export, local_settings
-from .errors import OperationTimeout
+from .errors import CommitOutcomeUnknown, OperationTimeout
+from .json_text import json_text
 from .orm import GUARDED
 from .orm.commits import reject_partial
 from .orm.writes import roll_back
 
 BATCH_SIZE = 1000
+# What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection).
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -70,27 +82,53 @@ async def batches(rows: AsyncResult[*Ts]) -> AsyncIterator[Sequence[Row[*Ts]]]:
         yield batch
 
 
-async def csv_lines(rows: AsyncResult[Any]) -> AsyncIterator[str]:
+async def csv_lines(
+    rows: AsyncResult[Any], *, text_of: Callable[[str], str] = str
+) -> AsyncIterator[str]:
     """The rows of `connection.stream()` as CSV, below the names of their columns."""
-    yield ",".join(rows.keys()) + "\r\n"
+    yield _csv([rows.keys()])
     async for batch in batches(rows):
-        text = StringIO()
-        csv.writer(text).writerows(map(_iso_times, batch))
-        yield text.getvalue()
+        yield _csv([[_value(each, text_of) for each in row] for row in batch])
+
+
+def _csv(rows: Iterable[Iterable[Any]]) -> str:
+    text = StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _value(value: Any, text_of: Callable[[str], str]) -> Any:
+    match value:
+        case Enum():
+            return _value(value.value, text_of)
+        case str():
+            return text_of(value)
+        case datetime():
+            return value.isoformat()
+        case bytes():
+            return value.hex()
+        case dict() | list():
+            return json_text(value)
+    return value
+
+
+def _no_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 class Csv(StreamingResponse):
-    """A file of the rows of `connection.stream()`, with the names of their columns."""
+    """A file of the rows of `connection.stream()`, with the names of their columns.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it:
+    use `csv_lines()` for a machine.
+    """
 
     media_type = "text/csv"
 
     def __init__(self, rows: AsyncResult[Any], filename: str) -> None:
-        headers = {"Content-Disposition": f'attachment; filename="{filename}"'}
-        super().__init__(csv_lines(rows), headers=headers)
-
-
-def _iso_times(row: Sequence[Any]) -> list[Any]:
-    return [each.isoformat() if isinstance(each, datetime) else each for each in row]
+        name = f"attachment; filename*=utf-8''{quote(filename, safe='')}"
+        lines = csv_lines(rows, text_of=_no_formula)
+        super().__init__(lines, headers={"Content-Disposition": name})
 
 
 @asynccontextmanager
@@ -113,7 +151,10 @@ async def bulk_insert(
             await connection.run_sync(database.router.committed)
         except BaseException as error:
             await roll_back(connection)
-            if database.commits.any_of(connection.sync_connection):
+            is_partial = database.commits.any_of(connection.sync_connection)
+            if is_partial or isinstance(error, CommitOutcomeUnknown):
+                database.router.may_have_committed()
+            if is_partial:
                 reject_partial(error)
             raise
 

@@ -49,6 +49,8 @@ def _name_value_error(context: ExceptionContext) -> DataError | None:
 
 def safe_message(error: BaseException) -> str:
     """The cause in one line for the log; it contains no value of the data."""
+    if isinstance(error, BaseExceptionGroup):
+        return safe_message(error.exceptions[0])
     cause = getattr(error, "orig", None) or error.__cause__ or error
     if _is_value_error(error):
         return f"a parameter cannot be sent: {type(_root(cause)).__name__}"
@@ -57,6 +59,11 @@ def safe_message(error: BaseException) -> str:
 
 def classify(error: BaseException) -> FaultKind | None:
     """The kind of fault; None if the error is a bug of the service."""
+    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup
+        kinds = [classify(each) for each in error.exceptions]
+        is_unknown = FaultKind.OUTCOME_UNKNOWN in kinds
+        first = FaultKind.OUTCOME_UNKNOWN if is_unknown else kinds[0]
+        return None if None in kinds else first
     if isinstance(error, CommitOutcomeUnknown):
         return FaultKind.OUTCOME_UNKNOWN
     if isinstance(error, PoolTimeoutError):
@@ -76,9 +83,11 @@ def classify(error: BaseException) -> FaultKind | None:
 
 
 def _is_value_error(error: BaseException) -> bool:
-    return isinstance(error, StatementError) and isinstance(
-        _root(error.orig), VALUE_ERRORS
-    )
+    if not isinstance(error, StatementError):
+        return False
+    root = _root(error.orig)
+    # The error of a certificate is a ValueError as well.
+    return isinstance(root, VALUE_ERRORS) and not isinstance(root, OSError)
 
 
 def _root(error: BaseException | None) -> BaseException | None:

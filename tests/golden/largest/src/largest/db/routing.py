@@ -29,3 +29,6 @@ class Router(Protocol):
 
     def committed(self, connection: Connection) -> None:
         """Called after each COMMIT, on the connection that has committed."""
+
+    def may_have_committed(self) -> None:
+        """Called after an error that leaves it open whether anything is committed."""

@@ -1,7 +1,7 @@
 """Metrics of tasks for Prometheus, and a line in the log for each."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from time import perf_counter
@@ -15,9 +15,7 @@ from celery.exceptions import (  # type: ignore[import-untyped]
     WorkerLostError,
 )
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
+from prometheus_client.multiprocess import mark_process_dead
 
 from .app import Configuration, celery
 
@@ -99,14 +97,6 @@ def report_killed(
         "task %(task)s (%(task_id)s) was killed with its process, and %(next)s: %(e)s"
     )
     context.run(logger.error, text, killed | {"e": error}, extra=killed)
-
-
-class WorkerMetrics(Collector):
-    """The sum over the processes of a worker."""
-
-    def collect(self) -> Iterable[Metric]:
-        collector: Collector = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
-        return collector.collect()
 
 
 def begin_process(**_: Any) -> None:

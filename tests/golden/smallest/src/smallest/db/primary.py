@@ -38,6 +38,9 @@ class PrimaryOnly:
     def committed(self, connection: Connection) -> None:
         pass
 
+    def may_have_committed(self) -> None:
+        pass
+
 
 @asynccontextmanager
 async def open_primary_only(engine: AsyncEngine, _: object) -> AsyncIterator[Router]:

@@ -23,8 +23,7 @@ from .replica import PROBE_TIMEOUT_SECONDS, Replica, first_probe, is_awaited
 from .watermark import (
     PRIMARY_ONLY,
     Position,
-    ReadWatermark,
-    current_watermark,
+    add_written,
     has_reached,
     required_position,
 )
@@ -97,9 +96,13 @@ class ReplicaRouter:
             cause = safe_message(error)
             logger.warning("%s: %s", text, cause, extra={"cause": cause})
             position = PRIMARY_ONLY
-        if not (watermark := current_watermark.get()):
-            current_watermark.set(watermark := ReadWatermark())
-        watermark.add_written(position)
+        add_written(position)
+
+    def may_have_committed(self) -> None:
+        """The next read of this client looks for what it has written: on the primary,
+        as no position is known.
+        """
+        add_written(PRIMARY_ONLY)
 
     async def close(self) -> None:
         self._ticker.stop()

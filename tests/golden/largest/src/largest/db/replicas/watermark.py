@@ -41,6 +41,12 @@ def required_position() -> Position:
     return watermark.position if watermark else {}
 
 
+def add_written(position: Position) -> None:
+    if not (watermark := current_watermark.get()):
+        current_watermark.set(watermark := ReadWatermark())
+    watermark.add_written(position)
+
+
 def has_reached(position: Position, goal: Position) -> bool:
     return all(position.get(domain, 0) >= number for domain, number in goal.items())
 

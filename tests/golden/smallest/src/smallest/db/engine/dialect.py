@@ -22,12 +22,22 @@ FAULTS = {
     "SQLITE_TOOBIG": "invalid-value",
 }
 
-TOO_MANY_VALUES = "too many SQL variables"  # of one statement; it has no code
+# What SQLite says of a value without a code of its own.
+VALUE_ERRORS = (
+    "too many SQL variables",  # of one statement
+    "integer overflow",
+    "malformed JSON",
+    "pattern too complex",  # of LIKE or GLOB
+)
+# REGEXP is a function of SQLAlchemy in Python: an invalid pattern.
+PATTERN_ERROR = "user-defined function raised exception"
 
 
 def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by SQLite's error code."""
-    if TOO_MANY_VALUES in str(error.orig):
+    text = str(error.orig)
+    is_pattern = PATTERN_ERROR in text and "REGEXP" in (error.statement or "")
+    if is_pattern or any(each in text for each in VALUE_ERRORS):
         return "invalid-value"
     name = getattr(error.orig, "sqlite_errorname", "")
     return next((FAULTS[code] for code in FAULTS if name.startswith(code)), None)

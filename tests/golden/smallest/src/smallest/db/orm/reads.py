@@ -172,6 +172,8 @@ class SnapshotSession(ReadOnlySession):
         try:
             connection = target.snapshots.connect()
             self._connection = await self._stack.enter_async_context(connection)
+            if self._ended:  # meanwhile: close() has had nothing to close
+                raise InvalidRequestError(ENDED.format(self.kind))
             await (
                 connection.begin()
             )  # else a Session would begin and end one of its own
