@@ -36,17 +36,19 @@ def find_server() -> str | None:
 @contextmanager
 def broker(folder: Path) -> Iterator[str]:
     """Yield the URL of a broker with its files in the folder."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = find_server() or "redis-server"
-    command = [server, "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
-    with started(*command, "--dir", str(folder), "--logfile", "log") as process:
-        while not answers(port):
-            if process.poll() is not None:
-                sys.exit((folder / "log").read_text())
-            time.sleep(0.02)
-        yield f"redis://127.0.0.1:{port}/0"
+    with socket.socket() as place:
+        # Bound to the end: no other process gets the port.
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+        server = find_server() or "redis-server"
+        command = [server, "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+        with started(*command, "--dir", str(folder), "--logfile", "log") as process:
+            while not answers(port):
+                if process.poll() is not None:
+                    sys.exit((folder / "log").read_text())
+                time.sleep(0.02)
+            yield f"redis://127.0.0.1:{port}/0"
 
 
 def answers(port: int) -> bool:

@@ -19,8 +19,8 @@ from tools.reserved_names import (
 
 # Of distributions that are not named as what they are imported by.
 MODULES = (
-    "python-json-logger=pythonjsonlogger,google-auth=google,azure-identity=azure,"
-    "psycopg=psycopg,opentelemetry-api=opentelemetry"
+    "google-auth=google,azure-identity=azure,psycopg=psycopg,"
+    "opentelemetry-api=opentelemetry"
 )
 
 

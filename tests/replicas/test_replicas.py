@@ -171,7 +171,7 @@ def test_what_was_written_is_read_from_replicas_that_are_late(
     assert seen == {200: PAIRS}
     assert while_paused == {200: CLIENTS}
     # Of the others, on a busy machine, the replica was late to replay or to be probed.
-    assert elsewhere > PAIRS / 2
+    assert elsewhere > PAIRS / 10
 
 
 @dataclass

@@ -25,7 +25,7 @@ SLOW = {
     "postgresql": "SELECT pg_sleep(2)",
     "mysql": "SELECT SLEEP(2)",
     "sqlite": "WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1"
-    " FROM counter WHERE n < 5000000) SELECT count(*) FROM counter",
+    " FROM counter WHERE n < 20000000) SELECT count(*) FROM counter",
 }
 # A statement that must run outside of a transaction.
 ALONE = {
@@ -110,7 +110,9 @@ def revisions(dialect: str) -> dict[int, tuple[list[str], str]]:
 
 def copied(service: Service, folder: Path) -> Service:
     """A copy of the service, on the same environment."""
-    ignore = shutil.ignore_patterns(".venv", ".*_cache", "*.log")
+    ignore = shutil.ignore_patterns(
+        ".venv", ".*_cache", "__pycache__", "*.log", "tests-*"
+    )
     shutil.copytree(service.folder, folder, ignore=ignore)
     (folder / ".venv").symlink_to(service.folder / ".venv")
     return Service(folder)

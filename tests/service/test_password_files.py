@@ -47,7 +47,7 @@ def cut_off(server: Server) -> None:
     """End the sessions of the service, which has to log in again."""
     if make_url(server.url).get_backend_name() == "postgresql":
         server.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE usename = 'bearer'"
         )
         return

@@ -43,11 +43,13 @@ class Spans(dict[str, Any]):
         return {each["id"] for each in self.values() if each["parent"] in spans}
 
 
-def order_and_pay(client: Any) -> str:
+def order_and_pay(client: Any, cluster: Cluster) -> str:
     """Read it as well, from a replica that has it; the path of the order."""
     order = ORDER | {"customer": CANARY}
     created = client.post("/orders", json=order, headers=SAMPLED)
     assert created.status_code == 201
+    for replica in cluster.replicas:
+        replica.catch_up()
     place = f"/orders/{created.json()['id']}"
     after = {"X-Read-After": created.headers["X-Read-After"]}
     assert client.get(place, headers=SAMPLED | after).status_code == 200
@@ -62,7 +64,8 @@ def test_trace_leads_from_the_request_to_the_task(
 ) -> None:
     """With two workers of gunicorn, replicas and a worker of Celery."""
     shop = shop_of("asyncpg", with_replicas=True, with_tracing=True)
-    primary, replicas = cluster_of("postgresql").database(f"db_{tmp_path.name.lower()}")
+    cluster = cluster_of("postgresql")
+    primary, replicas = cluster.database(f"db_{tmp_path.name.lower()}")
     variables = shop.variables | {"DATABASE_URL": primary}
     nowhere = make_url(primary).set(port=free_port())
     replicas = [*replicas, nowhere.render_as_string(hide_password=False)]
@@ -78,7 +81,7 @@ def test_trace_leads_from_the_request_to_the_task(
             shop.service.working("--concurrency=1", **variables) as worker,
         ):
             web.wait_for_log("Application startup complete", times=2)
-            place = order_and_pay(web.client)
+            place = order_and_pay(web.client, cluster)
             web.wait_for_log("banned for 10 s (unreachable)")
             assert web.client.get(place, headers=SAMPLED).status_code == 200
             worker.wait_for_log("payments.pay done")

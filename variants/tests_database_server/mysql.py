@@ -56,9 +56,10 @@ def started(program: Path, data: Path, *options: str) -> Iterator[str]:
     start = data / "start.sql"
     start.write_text("CREATE DATABASE IF NOT EXISTS app;\n")
     _give(start, user)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    place = socket.socket()  # bound to the end: no other process gets the port
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", 0))
+    port = place.getsockname()[1]
     with log.open("w") as output:
         process = subprocess.Popen(
             [
@@ -88,6 +89,7 @@ def started(program: Path, data: Path, *options: str) -> Iterator[str]:
         (data / "running").unlink(missing_ok=True)
         process.terminate()
         process.wait()
+        place.close()
 
 
 def _give(path: Path, user: str | None) -> None:

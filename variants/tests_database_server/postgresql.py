@@ -48,12 +48,14 @@ def started(binaries: Path, data: Path, *options: str) -> Iterator[str]:
         return
     if not (data / "PG_VERSION").exists():
         run("initdb", "--username=postgres", "--auth=trust", "--no-sync")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     settings = ["unix_socket_directories=''", "fsync=off", *options]
-    arguments = f"-h 127.0.0.1 -p {port} -c " + " -c ".join(settings)
-    run("pg_ctl", "start", "--wait", f"--log={data}/log", f"--options={arguments}")
+    with socket.socket() as place:
+        # Bound until the server listens: no other process gets the port.
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+        arguments = f"-h 127.0.0.1 -p {port} -c " + " -c ".join(settings)
+        run("pg_ctl", "start", "--wait", f"--log={data}/log", f"--options={arguments}")
     try:
         yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     finally:
