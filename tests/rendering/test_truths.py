@@ -115,6 +115,7 @@ TRUTHS = [
     constant("what `sweep` publishes after {n} s", "SWEEP_SECONDS", "payments.py"),
     setting(r"`CELERY_OUTAGE_SECONDS` \({n} s\)", "celery_outage", TASKS),
     setting("`CELERY_OUTAGE_SECONDS`, {n} s", "celery_outage", TASKS),
+    setting(r"`CELERY_VISIBILITY_TIMEOUT_SECONDS` \({n} s\)", "celery_visib", TASKS),
     constant("in pauses of up to {n} s, and these", "MAX_PAUSE_SECONDS", TASKS),
     constant("follows after 0.5 to {n} s", "MAX_PAUSE_SECONDS", TASKS),
     Truth("comes again in {n} s", APP, r'"default_retry_delay": (\d+)'),
@@ -123,7 +124,7 @@ TRUTHS = [
     Truth("requests have {n} s to end", "__main__.py", r"shutdown=(\d+)"),
     Truth("requests have {n} s to end", "/gunicorn.conf.py", r'_shutdown": (\d+)'),
     Truth("pod at a time and waits {n} s", KUBERNETES, r"minReadySeconds: (\d+)"),
-    Truth("On SIGTERM a pod waits {n} s", KUBERNETES, r"sleep:\s+seconds: (\d+)"),
+    Truth("A pod that ends waits {n} s", KUBERNETES, r"sleep:\s+seconds: (\d+)"),
     Truth("give the container {n} s", "/compose.yaml", r"stop_grace_period: (\d+)s"),
     Truth("give them {n} s to stop", "/compose.yaml", r"stop_grace_period: (\d+)s"),
 ]

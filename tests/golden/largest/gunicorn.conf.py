@@ -47,7 +47,7 @@ from largest.db.engine.create import drop_inherited_connections
 from largest.settings import Settings
 from largest.web.logs import logging_config
 
-# By place: the process that has ended there, which the span of the next start names.
+# By place: the process that has ended there.
 ENDED_PIDS: dict[int, int] = {}
 
 settings = Settings.load()  # a wrong environment ends here, before the first fork
@@ -111,7 +111,9 @@ def post_fork(server: object, worker: Any) -> None:
     """With preload_app the master may have used the database: see the function."""
     os.environ["WORKER"] = str(worker.age)  # 1 is the first, of one start
     os.environ["PLACE"] = str(worker.place)
-    os.environ["PREDECESSOR_PID"] = str(ENDED_PIDS.get(worker.place, ""))
+    if predecessor := ENDED_PIDS.get(worker.place):
+        os.environ["PREDECESSOR_PID"] = str(predecessor)
+        worker.log.info("Worker takes the place of process %d", predecessor)
     drop_inherited_connections()
 
 

@@ -47,6 +47,9 @@ from smallest.db.engine.create import drop_inherited_connections
 from smallest.settings import Settings
 from smallest.web.logs import logging_config
 
+# By place: the process that has ended there.
+ENDED_PIDS: dict[int, int] = {}
+
 settings = Settings.load()  # a wrong environment ends here, before the first fork
 
 
@@ -108,6 +111,9 @@ def post_fork(server: object, worker: Any) -> None:
     """With preload_app the master may have used the database: see the function."""
     os.environ["WORKER"] = str(worker.age)  # 1 is the first, of one start
     os.environ["PLACE"] = str(worker.place)
+    if predecessor := ENDED_PIDS.get(worker.place):
+        os.environ["PREDECESSOR_PID"] = str(predecessor)
+        worker.log.info("Worker takes the place of process %d", predecessor)
     drop_inherited_connections()
 
 
@@ -115,6 +121,7 @@ def child_exit(server: object, worker: Any) -> None:
     """The gauges of a worker end with it, however it ended."""
     ENDED.inc()
     mark_process_dead(worker.place)
+    ENDED_PIDS[worker.place] = worker.pid
 
 
 def on_exit(server: object) -> None:

@@ -14,7 +14,7 @@ from ..web.routes import EXCHANGE, path_of
 from .context import from_headers
 from .provider import flush, set_up
 
-# Set by gunicorn.conf.py: the process whose place this one has taken.
+# Set in a process that has taken the place of one that has ended.
 PREDECESSOR = "PREDECESSOR_PID"
 
 

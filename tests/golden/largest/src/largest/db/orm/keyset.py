@@ -29,7 +29,7 @@ class Keyset:
         self.columns = (at, row_id)
         self.newest_first = (at.desc(), row_id.desc())
         last = [bindparam(each.key, type_=each.type) for each in self.columns]
-        # MySQL compares rows without an index: the first condition finds the page.
+        # The first condition finds the page where rows are compared without an index.
         self.is_after_cursor = and_(
             at <= last[0], tuple_(*self.columns) < tuple_(*last)
         )
