@@ -115,7 +115,11 @@ TRUTHS = [
     constant("what `sweep` publishes after {n} s", "SWEEP_SECONDS", "payments.py"),
     setting(r"`CELERY_OUTAGE_SECONDS` \({n} s\)", "celery_outage", TASKS),
     setting("`CELERY_OUTAGE_SECONDS`, {n} s", "celery_outage", TASKS),
-    setting(r"`CELERY_VISIBILITY_TIMEOUT_SECONDS` \({n} s\)", "celery_visib", TASKS),
+    setting(
+        r"`CELERY_VISIBILITY_TIMEOUT_SECONDS` \({n} s\)",
+        "celery_visibility_timeout",
+        TASKS,
+    ),
     constant("in pauses of up to {n} s, and these", "MAX_PAUSE_SECONDS", TASKS),
     constant("follows after 0.5 to {n} s", "MAX_PAUSE_SECONDS", TASKS),
     Truth("comes again in {n} s", APP, r'"default_retry_delay": (\d+)'),

@@ -125,10 +125,13 @@ class Csv(StreamingResponse):
 
     media_type = "text/csv"
 
-    def __init__(self, rows: AsyncResult[Any], filename: str) -> None:
+    # FastAPI takes the status of its API document from this default.
+    def __init__(
+        self, rows: AsyncResult[Any], filename: str, status_code: int = 200
+    ) -> None:
         name = f"attachment; filename*=utf-8''{quote(filename, safe='')}"
         lines = csv_lines(rows, text_of=_no_formula)
-        super().__init__(lines, headers={"Content-Disposition": name})
+        super().__init__(lines, status_code, {"Content-Disposition": name})
 
 
 @asynccontextmanager
