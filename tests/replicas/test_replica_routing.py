@@ -326,14 +326,14 @@ PROTECTIONS = {
     "position of a commit": Protection(
         "position_stays_with_its_task",
         "db/replicas/router.py",
-        "watermark.add_written(position)",
+        "add_written(position)",
         "pass",
     ),
     "no goal that no replica can reach": Protection(
         "commit_without_a_position_is_no_lag",
         "db/replicas/router.py",
-        "watermark.add_written(position)",
-        "watermark.add_written(position)\n        self._primary_at(position)",
+        "add_written(position)",
+        "add_written(position)\n        self._primary_at(position)",
     ),
 }
 CASES = [

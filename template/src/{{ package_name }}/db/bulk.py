@@ -129,9 +129,11 @@ class Csv(StreamingResponse):
     def __init__(
         self, rows: AsyncResult[Any], filename: str, status_code: int = 200
     ) -> None:
-        name = f"attachment; filename*=utf-8''{quote(filename, safe='')}"
+        quoted = quote(filename, safe="")
+        name = f'="{filename}"' if quoted == filename else f"*=utf-8''{quoted}"
+        headers = {"Content-Disposition": f"attachment; filename{name}"}
         lines = csv_lines(rows, text_of=_no_formula)
-        super().__init__(lines, status_code, {"Content-Disposition": name})
+        super().__init__(lines, status_code, headers)
 
 
 @asynccontextmanager
