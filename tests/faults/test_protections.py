@@ -682,7 +682,7 @@ PROTECTIONS = {
     ),
     "position in the answer": Protection(
         "db/replicas/router.py",
-        "watermark.add_written(position)",
+        "add_written(position)",
         "pass",
         "test_replicas.py::test_write_is_answered_with_its_position",
         drivers=("asyncpg",),
