@@ -201,7 +201,10 @@ def limits(place: Place) -> Limits:
     if place.pooler not in {"transaction", "rds_proxy"}:
         return Limits(most, usable, 0, usable)
     product = place.row["poolers"][place.pooler]
-    opened = min(usable, product.get("connections", 50 if "own" in product else usable))
+    is_own = "own" in product
+    # One server may be behind both databases: that of the primary, that of a replica.
+    share = usable // 2 if is_own and place.with_replicas else usable
+    opened = min(share, product.get("connections", 50 if is_own else usable))
     if "percent" in product:  # by itself: a migration beside it must have room
         opened = math.floor(most * product["percent"] / 100)
         usable = free - 1
