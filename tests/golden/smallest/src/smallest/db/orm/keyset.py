@@ -1,5 +1,5 @@
-"""Pages by key: page 1,000 costs what the first one does, and no row is missing or
-twice there because others came between two pages.
+"""Pages by key: page 1,000 costs what the first does, and no row is missing or there
+twice because others came between two pages.
 """
 
 from datetime import UTC, datetime, timedelta
