@@ -18,7 +18,17 @@ VARIABLES = {
     "PYTHONPATH": str(ROOT),
     "DATABASE_LOCK_TIMEOUT_SECONDS": "1.1",
     "DATABASE_STATEMENT_TIMEOUT_SECONDS": "1.5",
+    "DATABASE_CLIENT_TIMEOUT_SECONDS": "3.5",
+    # Those of a first connect, on a machine that may be busy.
+    "DATABASE_CONNECT_TIMEOUT_SECONDS": "4",
+    "DATABASE_ACQUIRE_TIMEOUT_SECONDS": "5",
+}
+# Without its protection a wait passes the longest limit, which is short here.
+SHORT = {
     "DATABASE_CLIENT_TIMEOUT_SECONDS": "2",
+    "DATABASE_CONNECT_TIMEOUT_SECONDS": "2",
+    "DATABASE_ACQUIRE_TIMEOUT_SECONDS": "3",
+    "NEVER_SECONDS": "6",
 }
 RIGHT: dict[str, Any] = {
     "statement": "unavailable",
@@ -168,8 +178,6 @@ def test_scenario_can_fail(
 ) -> None:
     scenario, *change, _ = protection
     source = service(driver).changed(tmp_path / "src", *change)
-    # No more than what the longest limit needs: without it, the whole time passes.
-    changes = {"PYTHONPATH": f"{source}:{ROOT}", "NEVER_SECONDS": "6"}
-    result = run(driver, scenario, **changes)
+    result = run(driver, scenario, PYTHONPATH=f"{source}:{ROOT}", **SHORT)
 
     assert result != {scenario: RIGHT[scenario]}

@@ -36,6 +36,19 @@ PROTECTIONS = {
         "waiter = self._waiters.pop()",
         "test_pool.py::test_200_requests_on_5_connections_are_served_in_order",
     ),
+    "answers that have come while the process was paused": Protection(
+        "db/engine/timing.py",
+        "if is_late and not self._was_late:",
+        "if False:",
+        "test_timing.py::test_answers_are_read_after_a_pause_of_the_process",
+    ),
+    "ticks of a process that is always late": Protection(
+        "db/engine/timing.py",
+        "if is_late and not self._was_late:",
+        "if is_late:",
+        "test_timing.py::test_ticker_of_a_process_that_is_always_late_ticks",
+        drivers=("asyncpg",),
+    ),
     "permit of a cancelled caller": Protection(
         "db/engine/gate.py",
         "self.release()  # got a permit",

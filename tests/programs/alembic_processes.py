@@ -12,12 +12,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from alembic.config import main
+from shop.db.config.backend import DIALECT
 
 SERVER = multiprocessing.get_context("forkserver")
+PATIENT = {
+    "DATABASE_CONNECT_TIMEOUT_SECONDS": "20",
+    "DATABASE_ACQUIRE_TIMEOUT_SECONDS": "30",
+    "DATABASE_STATEMENT_TIMEOUT_SECONDS": "20",
+    "DATABASE_CLIENT_TIMEOUT_SECONDS": "30",
+}
 SERVER.set_forkserver_preload(["alembic.config", "shop.main", "shop.db.migrations"])
 
 
 def run(arguments, path):
+    if DIALECT != "sqlite":  # all connect at once, and each may take its time
+        from shop.db.config import timeouts
+
+        timeouts.TIMEOUT_ORDER = ()
+        os.environ |= PATIENT
     output = os.open(path, os.O_CREAT | os.O_WRONLY)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -42,7 +54,7 @@ class Alembic:
 
     async def end(self):
         """The exit code: "0", or the code and the output."""
-        await asyncio.to_thread(self.process.join, 30)
+        await asyncio.to_thread(self.process.join, 120)
         self.process.kill()  # should it hang
         code = self.process.exitcode
         return "0" if code == 0 else f"{code} {self.output}"

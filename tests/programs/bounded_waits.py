@@ -24,7 +24,7 @@ from tests.support.proxy import Proxy
 
 # Longer than a connection may be idle without a ping.
 IDLE_SECONDS = 1.1
-# What has not ended by then never will: the longest limit is 3 s.
+# What has not ended by then never will: the longest limit is 5 s.
 NEVER_SECONDS = float(os.environ.get("NEVER_SECONDS", "15"))
 # What SQLAlchemy asks on its first connection.
 FIRST_QUERY = {

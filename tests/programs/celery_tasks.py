@@ -15,6 +15,7 @@ from shop.db import Database, open_database
 from shop.db.doctor.role import SESSION_ID_QUERY
 from shop.features import CONFIGURE
 from shop.settings import Settings
+from shop.worker import app
 from shop.worker.app import celery, task
 from sqlalchemy import column, literal, select, table, text
 
@@ -83,6 +84,7 @@ async def write_and_find(settings: Settings, number: int) -> None:
 
 
 async def ask_for(number: int, kind: str) -> None:
+    app.PUBLISH_SECONDS = 60  # for a machine that is busy
     settings = Settings.load()
     for configure in CONFIGURE:
         configure(settings)

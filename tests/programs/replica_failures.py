@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from time import monotonic
 from unittest import mock
 
@@ -13,6 +13,7 @@ from replica_servers import (
     SESSION,
     SLOWLY,
     SOON_SECONDS,
+    UNHURRIED,
     counts,
     is_read,
     left,
@@ -26,17 +27,29 @@ from shop.db.replicas import replica as replica_module
 from sqlalchemy.exc import OperationalError
 
 # A silent replica is found out after 1.25 s at most. What has not ended by then waits
-# for a limit of the pool or of the connection, which is 3.5 s at least.
-CUT_SECONDS = 3.2
+# for a limit of the pool or of the connection, which is 10 s at least.
+CUT_SECONDS = 8
 NEVER_SECONDS = 15
+
+
+async def fill(engine, number):
+    """Open so many connections, and leave them to the pool."""
+    everybody = asyncio.Barrier(number)
+
+    async def use():
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+            await everybody.wait()
+
+    await asyncio.gather(*(use() for _ in range(number)))
 
 
 async def silent_replica_delays_no_read(lab):
     """Reads in flight and in the queue move to the primary, new reads begin there."""
-    async with lab.open(FIRST) as database:
+    async with lab.open(FIRST, **UNHURRIED) as database, AsyncExitStack() as stack:
         (replica,) = database.router.replicas
         pool = replica.engine.sync_engine.pool
-
+        await fill(replica.engine, pool.size())
         in_flight = [
             asyncio.create_task(lab.read(database, what=SLOWLY))
             for _ in range(pool.size())
@@ -46,6 +59,9 @@ async def silent_replica_delays_no_read(lab):
             asyncio.create_task(lab.read(database, what=SLOWLY)) for _ in range(3)
         ]
         await until(lambda: pool.gate.waiting == len(queued))
+        # Of it the next probe takes all but a moment.
+        replica.ready_until = monotonic() + 60
+        stack.enter_context(mock.patch.object(replica_module, "BAN_SECONDS", 60))
         lab.proxies[FIRST].freeze()
         began = monotonic()
         late = replica_module.SUSPECT_AFTER_SECONDS
@@ -59,6 +75,7 @@ async def silent_replica_delays_no_read(lab):
         found |= counts(database)
         later = [await soon(lab.read(database)) for _ in range(5)]
         found["while banned"] = {**Counter(later)}
+        replica._banned_until = 0.0
         lab.proxies[FIRST].heal()
         await until_found(lambda: is_read(lab, database))
         return found
@@ -121,7 +138,8 @@ async def probe_that_hangs_as_it_connects_is_repeated(lab):
         await replica._probes.dispose()
         lab.proxies[FIRST].drop_after(rb"(?i)transaction read only")
         await probed(replica)
-        await until_found(lambda: is_read(lab, database))
+        with mock.patch.object(replica_module, "PROBE_TIMEOUT_SECONDS", 20):
+            await until_found(lambda: is_read(lab, database))
         return {**+replica.bans}
 
 
@@ -145,14 +163,7 @@ async def nothing_is_left(lab):
     """At the end, also when a replica says nothing."""
     async with lab.open(FIRST) as database:
         (replica,) = database.router.replicas
-        everybody = asyncio.Barrier(3)
-
-        async def use():
-            async with replica.engine.connect() as connection:
-                await connection.exec_driver_sql("SELECT 1")
-                await everybody.wait()
-
-        await asyncio.gather(*(use() for _ in range(3)))
+        await fill(replica.engine, 3)
         open_now = await lab.execute(FIRST, DIALECTS[lab.dialect].others)
     await until_found(lambda: lab.has_ended(FIRST, *open_now))
     tasks = left()

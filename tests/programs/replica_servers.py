@@ -11,6 +11,7 @@ from time import monotonic
 
 from server_sessions import DIALECTS, PROBES
 from shop.db import open_database
+from shop.db.config import timeouts
 from shop.db.config.backend import DIALECT
 from shop.db.engine.create import create_engine
 from shop.settings import Settings
@@ -23,8 +24,17 @@ from tests.support.proxy import Proxy
 # server takes longer.
 SOON_SECONDS = 3
 # Longer than the limit of a statement.
-LONG_SECONDS = 6
+LONG_SECONDS = 15
 PRIMARY, FIRST = 0, 1  # of the servers
+# For scenarios that let several connections begin, or a statement wait for its end:
+# longer than a service may wait in all.
+timeouts.TIMEOUT_ORDER = ()
+UNHURRIED = {
+    "database_connect_timeout_seconds": 10,
+    "database_acquire_timeout_seconds": 12,
+    "database_client_timeout_seconds": 14,
+}
+PATIENT = UNHURRIED | {"database_statement_timeout_seconds": 12}
 PORT = {"postgresql": "inet_server_port()", "mysql": "@@port"}
 SESSION = {"postgresql": "pg_backend_pid()", "mysql": "connection_id()"}
 # The port, by a statement that takes long on a replica only.
@@ -81,7 +91,7 @@ class Lab:
         ]
 
     @asynccontextmanager
-    async def open(self, *servers, unhealthy="", failover_port=None):
+    async def open(self, *servers, unhealthy="", failover_port=None, **limits):
         """The database with these for its replicas, when their health is known."""
         for proxy in self.proxies:
             proxy.heal()
@@ -96,9 +106,11 @@ class Lab:
             "DATABASE_URL": primary,
             "DATABASE_REPLICA_URLS": ",".join(others),
         }
-        async with open_database(Settings.load()) as database:
+        settings = Settings.load().model_copy(update=limits)
+        async with open_database(settings) as database:
             for replica in replicas_of(database):
                 await until(lambda: is_known(replica, unhealthy))  # noqa: B023
+                replica.bans.clear()  # of first probes that were late
             yield database
 
     async def execute(self, server, statement):

@@ -4,6 +4,7 @@ import asyncio
 
 from replica_servers import (
     FIRST,
+    PATIENT,
     PAUSE,
     PRIMARY,
     RESUME,
@@ -69,7 +70,7 @@ async def session_reads_what_its_client_has_written_since(lab):
 
 async def statements_at_once_are_each_judged_by_their_own_server(lab):
     current_watermark.set(None)
-    async with lab.open(FIRST) as database, database.read() as session:
+    async with lab.open(FIRST, **PATIENT) as database, database.read() as session:
         tasks = [asyncio.create_task(lab.ask(session, what=SLOWLY)) for _ in range(3)]
         await until_found(lambda: lab.sleeping(FIRST), len(tasks))
         for number in await lab.sleeping(FIRST):

@@ -52,6 +52,14 @@ def statements(values):
     yield ["*"], ("1", *values) if values == BEFORE else ("1", *values, "new")
 
 
+# Fifty tasks of a process wait for five sessions of the pooler.
+PATIENT = {
+    "database_acquire_timeout_seconds": 30,
+    "database_connect_timeout_seconds": 20,
+    "database_client_timeout_seconds": 30,
+}
+
+
 class Worker:
     def __init__(self, database, name):
         self.database = database
@@ -98,7 +106,8 @@ async def work(name):
     protocol = asyncio.StreamReaderProtocol(reader)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
     validation.IDLE_SECONDS = 0.01  # so that most checkouts ping the connection
-    async with open_database(Settings.load()) as database:
+    validation.PING_SECONDS = 30
+    async with open_database(Settings.load().model_copy(update=PATIENT)) as database:
         worker = Worker(database, name)
         while line := await reader.readline():
             units, now = json.loads(line)

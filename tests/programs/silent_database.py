@@ -20,6 +20,12 @@ from shop.settings import Settings
 from sqlalchemy import insert, select
 
 IDLE, BUSY = 5, 6  # connections of the pool that is left idle, of the one in use
+# What begins lasts until the silence, however late that is.
+PATIENT = {
+    "database_pool_size": BUSY,
+    "database_statement_timeout_seconds": 60,
+    "database_client_timeout_seconds": 6,
+}
 # Longer than a connection may be idle without being asked whether it is still there.
 IDLE_SECONDS = 1.1
 # What has not ended by then never will.
@@ -148,7 +154,7 @@ async def main(direct_url):
     async with (
         open_database(Settings(database_url=SecretStr(direct_url))) as direct,
         open_database(settings.model_copy(update={"database_pool_size": IDLE})) as idle,
-        open_database(settings.model_copy(update={"database_pool_size": BUSY})) as busy,
+        open_database(settings.model_copy(update=PATIENT)) as busy,
     ):
         server = Server(direct, DIALECT)
         await server.create_probes()
@@ -157,9 +163,9 @@ async def main(direct_url):
         await say("open")
 
         in_flight = InFlight(busy, server)
+        await asyncio.sleep(IDLE_SECONDS)
         async with asyncio.timeout(30):
             await in_flight.begin()
-        await asyncio.sleep(IDLE_SECONDS)
         await say("ready")
 
         ending = asyncio.create_task(in_flight.end(monotonic()))

@@ -13,14 +13,14 @@ from shop.db import open_database
 from shop.db.errors import classify
 from shop.settings import Settings
 from shop.worker.execution import _run_bounded
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url, select, text
 
 from tests.support.proxy import Proxy
 
 
-async def kind(work, database):
+async def kind(work, seconds, database):
     try:
-        await _run_bounded(work, 1, database)
+        await _run_bounded(work, seconds, database)
     except Exception as error:
         return classify(error) or repr(error)
     return "done"
@@ -43,7 +43,12 @@ async def main():
                     await session.execute(text("SELECT 1"))
                     proxy.freeze()
 
-            found = [await kind(work, database) for work in (ends_late, commits_late)]
+            async with database.read() as session:  # so that a connection is there
+                await session.scalar(select(1))
+            found = [
+                await kind(work, seconds, database)
+                for work, seconds in ((ends_late, 1), (commits_late, 3))
+            ]
             proxy.heal()
     print(json.dumps(found))
 

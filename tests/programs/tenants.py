@@ -33,6 +33,12 @@ ROUNDS = 20
 STATE = select(
     text("current_user = session_user"), text("current_setting('app.tenant', true)")
 )
+# Eight tasks wait for two sessions of the pooler.
+PATIENT = {
+    "database_connect_timeout_seconds": 20,
+    "database_acquire_timeout_seconds": 30,
+    "database_client_timeout_seconds": 30,
+}
 
 
 def settings_of(tenant):
@@ -77,7 +83,7 @@ async def in_bulk(database, found):
 
 async def main():
     found = {"foreign": 0, "missing": 0, "left": 0, "forged": ""}
-    async with open_database(Settings.load()) as database:
+    async with open_database(Settings.load().model_copy(update=PATIENT)) as database:
         for statement in SETUP:
             async with database.write() as session:
                 await session.execute(text(statement))

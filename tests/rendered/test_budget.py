@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ async def logged(
     """Start with other settings, and wait for the log line about the budget."""
     with log.at_level(logging.INFO):
         async with open_database_checked(settings.model_copy(update=changes)):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while BUDGET not in log.text:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
     (record,) = [each for each in log.records if BUDGET in each.message]
@@ -88,16 +87,18 @@ async def test_start_does_not_fail_when_the_budget_cannot_be_checked(
     assert vars(record)["budget"] == "warn"
 
 
-async def test_start_does_not_wait_for_a_silent_server(settings: Settings) -> None:
+async def test_start_does_not_wait_for_a_silent_server(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host, port = silent.getsockname()
         changes = {"database_host": host, "database_port": port}
         changes |= {"database_budget_check": "refuse"}
         # Both far above the second that the start takes.
-        changes |= {"database_connect_timeout_seconds": 4}
-        changes |= {"database_acquire_timeout_seconds": 5}
-        began = monotonic()
-        async with open_database_checked(settings.model_copy(update=changes)):
-            seconds = monotonic() - began
+        changes |= {"database_connect_timeout_seconds": 10}
+        changes |= {"database_acquire_timeout_seconds": 12}
+        with caplog.at_level(logging.INFO):
+            async with open_database_checked(settings.model_copy(update=changes)):
+                has_waited = BUDGET in caplog.text
 
-    assert seconds < 3
+    assert not has_waited

@@ -166,8 +166,9 @@ async def test_session_that_ends_within_a_statement_closes_its_connection(
 async def test_each_of_two_statements_at_once_is_bounded(database: Database) -> None:
     """The end of the first wait is not that of the second."""
     async with database.write() as session:
-        first = await sleep_unawaited(session, 0.1)
+        first = await sleep_unawaited(session, 1.0)
         second = asyncio.create_task(session.execute(SLEEP, {"seconds": 5.0}))
+        await asyncio.sleep(0)  # the second has begun, however slow the machine is
         await first
         connection = await (await session.connection()).get_raw_connection()
         is_bounded = session.bind.dialect.watchdog.is_waiting(connection)  # type: ignore[union-attr]

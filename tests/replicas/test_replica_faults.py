@@ -365,7 +365,8 @@ def check(
     if happen is frozen:  # each client can meet each worker before it has found out
         late = began + FOUND_OUT_SECONDS + ROOM_SECONDS
         assert len(slow) <= 2 * CLIENTS
-        assert len([each for each in slow if each.began > late]) <= 2, slow
+        # One for each on a machine that pauses; else each is slow again and again.
+        assert len([each for each in slow if each.began > late]) <= CLIENTS, slow
     if reasons == {"lag"}:
         lag = found.sum("database_replica_lag_seconds", pool)
         assert lag > MAX_LAG_SECONDS, event

@@ -138,10 +138,14 @@ def test_own_tests_pass(
 def test_what_was_written_is_read_from_replicas_that_are_late(
     routed: Callable[[str], Service],
     way: Callable[..., tuple[Cluster, dict[str, str]]],
+    tmp_path: Path,
     driver: str,
     server: str,
 ) -> None:
     shop, (cluster, variables) = routed(driver), way(driver, server)
+    # On a machine that pauses a replica is banned now and then.
+    soon = "db/replicas/replica.py", "BAN_SECONDS = 10", "BAN_SECONDS = 1"
+    variables["PYTHONPATH"] = shop.changed(tmp_path / "src", *soon)
     # The highest: replicas that replay nothing stay in rotation.
     variables["DATABASE_REPLICA_MAX_LAG_SECONDS"] = "60"
     shop.make("migrate", **variables)
@@ -309,6 +313,10 @@ def test_pool_gives_up_a_server_that_only_reads(
         changes["PYTHONPATH"] = shop.changed(
             *(tmp_path / "src", "db/engine/validation.py"), *(line, "True:")
         )
+        limits = tmp_path / "src" / "shop" / "db" / "config" / "limits.py"
+        limits.write_text(
+            limits.read_text().replace("IDLE_SECONDS = 1\n", "IDLE_SECONDS = 3600\n")
+        )
     with Proxy("127.0.0.1", replica.daemon.port) as name:
         through = url.set(port=name.port).render_as_string(hide_password=False)
         with shop.running(DATABASE_URL=through, **changes) as running:
@@ -398,7 +406,10 @@ def test_host_that_is_a_replica_is_passed_by(
 
 # The time for all hosts, of which the first one takes 2 s.
 ENOUGH = {
-    "DATABASE_ACQUIRE_TIMEOUT_SECONDS": "3",
+    "DATABASE_LOCK_TIMEOUT_SECONDS": "1.1",
+    "DATABASE_STATEMENT_TIMEOUT_SECONDS": "2",
+    "DATABASE_CLIENT_TIMEOUT_SECONDS": "3",
+    "DATABASE_ACQUIRE_TIMEOUT_SECONDS": "6",
     "DATABASE_CONNECT_TIMEOUT_SECONDS": "2",
 }
 # libpq gives each host 2 s at least: the silent one uses up the time of a checkout.

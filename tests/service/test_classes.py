@@ -15,7 +15,7 @@ from tests.support.combinations import class_of, cover, name
 from tests.support.rendered_tests import run_tests
 from tests.support.rendering import ROOT, Answers
 from tests.support.servers import DRIVERS, NETWORKED, SERVERS_OF, Server
-from tests.support.service import Service, conversation, level, wait_until
+from tests.support.service import PATIENT, Service, conversation, level, wait_until
 
 pytestmark = pytest.mark.boot
 
@@ -128,7 +128,7 @@ def test_class_passes_all_tests_answers_and_stops_cleanly(
     database_name = str(make_url(variables["DATABASE_URL"]).database)
     workers = 2 if answers["runtime"] == "container" else 1
     shop.make("migrate", **variables)
-    with shop.running(**variables) as running:
+    with shop.running(**variables, **PATIENT) as running:
         answered = conversation(running.client)
         # The start and the end of a session take a moment.
         if answers["runtime"] == "lambda":

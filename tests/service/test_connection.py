@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 from tests.support import servers
 from tests.support.rendering import Answers
 from tests.support.servers import Server
-from tests.support.service import PROGRAMS, Service, wait_until
+from tests.support.service import PATIENT, PROGRAMS, Service, wait_until
 
 pytestmark = pytest.mark.boot
 
@@ -113,7 +113,7 @@ def test_wrong_login_is_logged_without_the_password(
 ) -> None:
     shop = service(driver)
     url = re.sub("//[a-z]+@", "//nobody:hunter2@", server_of(driver).url)
-    with shop.running(ready="/livez", DATABASE_URL=url) as running:
+    with shop.running(ready="/livez", DATABASE_URL=url, **PATIENT) as running:
         ask = partial(running.client.get, "/readyz")
         # The first connect of a worker may take longer than a probe waits.
         wait_until(lambda: ask().json()["database"] != "timeout")

@@ -23,7 +23,7 @@ from tests.support.servers import (
     launcher,
     pgbouncer,
 )
-from tests.support.service import Running, Service, free_port
+from tests.support.service import PATIENT, Running, Service, free_port
 
 pytestmark = pytest.mark.boot
 
@@ -385,7 +385,7 @@ def test_start_logs_whether_the_budget_fits(
     shop, variables = service("asyncpg"), database("asyncpg")
     logs = {}
     for size, mode in ("5", ""), ("100", "warn"), ("100", "off"):
-        more = {"DATABASE_POOL_SIZE": size, "DATABASE_BUDGET_CHECK": mode}
+        more = {"DATABASE_POOL_SIZE": size, "DATABASE_BUDGET_CHECK": mode} | PATIENT
         with shop.running(**variables, **more) as running:
             wait_for_budget(running, 0 if mode == "off" else 2)
             assert running.stop() == 0
@@ -414,9 +414,10 @@ def test_start_with_a_budget_that_does_not_fit_can_end(
         "PYTHONPATH": shop.changed(tmp_path / "src", *waits),
         "DATABASE_POOL_SIZE": "100",
         "DATABASE_BUDGET_CHECK": "refuse",
+        **PATIENT,
     }
     with shop.running(ready="", **variables) as running:
-        code = running.process.wait(timeout=30)
+        code = running.process.wait(timeout=120)
     log = running.log.read_text()
 
     assert code == 3

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from tests.support.fake_metadata_server import TOKEN, metadata
 from tests.support.rendering import Answers, environment
 from tests.support.servers import DRIVERS, NETWORKED, Server
-from tests.support.service import PROGRAMS, Service, conversation
+from tests.support.service import PATIENT, PROGRAMS, Service, conversation
 
 pytestmark = pytest.mark.boot
 
@@ -153,7 +153,7 @@ def test_service_and_its_migrations_log_in_by_a_token_of_the_platform(
     set_password(server, TOKEN)
     with metadata() as platform:
         url = url_of(server, f"login_{cloud}")
-        variables = platform.variables | {"DATABASE_URL": url}
+        variables = platform.variables | {"DATABASE_URL": url} | PATIENT
         output = shop.make("migrate", **variables)
         asked = platform.asked
         with shop.running(**variables) as running:
@@ -186,7 +186,7 @@ def test_connections_share_one_token(
         changes = {"PYTHONPATH": source}
     with metadata() as platform:
         variables = platform.variables | {"DATABASE_URL": url_of(server, "login_one")}
-        with login(shop, tmp_path, **variables, **changes) as program:
+        with login(shop, tmp_path, "warm", **variables, **changes) as program:
             outcomes = [program.use()[0] for _ in range(3)]
             asked = platform.asked
 

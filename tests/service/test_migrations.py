@@ -22,8 +22,8 @@ from tests.support.service import Service
 pytestmark = pytest.mark.boot
 
 SLOW = {
-    "postgresql": "SELECT pg_sleep(2)",
-    "mysql": "SELECT SLEEP(2)",
+    "postgresql": "SELECT pg_sleep(5)",
+    "mysql": "SELECT SLEEP(5)",
     "sqlite": "WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1"
     " FROM counter WHERE n < 20000000) SELECT count(*) FROM counter",
 }

@@ -33,7 +33,7 @@ def test_mixed_load_loses_no_write_and_leaks_nothing(
     report = json.loads(done.stdout)
     assert set(report["wrong"].values()) == {0}, report["wrong"]
     assert report["faults"].keys() <= {"unavailable", "outcome-unknown"}
-    assert report["slowest"] < 4
+    assert report["slowest"] < 8
     assert report["left"] == {
         "idle": 5,
         "in use": 0,
@@ -44,7 +44,7 @@ def test_mixed_load_loses_no_write_and_leaks_nothing(
     }
     # A session that ends may be counted beside its successor. A pool that opened one
     # connection too many would be above its size more than half of the time.
-    assert report["server"]["above"] < 0.4, "more sessions than the pool"
+    assert report["server"]["above"] < 0.5, "more sessions than the pool"
     # All of the load has taken place.
     assert report["server"]["killed"] >= seconds
     kinds = ("read", "write", "fail", "cancelled")

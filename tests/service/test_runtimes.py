@@ -16,7 +16,7 @@ from tests.support.service import PROGRAMS, Service
 pytestmark = pytest.mark.boot
 
 # A graceful close may take 2 s. The rest is for a busy machine.
-CLOSE_SECONDS = 5
+CLOSE_SECONDS, NEVER_SECONDS = 20, 5
 
 ServiceOn = Callable[[str, str], Service]
 
@@ -120,6 +120,6 @@ def test_connection_on_a_silent_network_is_closed_in_time(
                 assert float(process.stdout.readline()) < CLOSE_SECONDS
             else:
                 with pytest.raises(subprocess.TimeoutExpired):
-                    process.wait(timeout=CLOSE_SECONDS)
+                    process.wait(timeout=NEVER_SECONDS)
                 process.kill()
             proxy.heal()

@@ -33,7 +33,11 @@ class Proxy:
     """Listens on 127.0.0.1 and `port` for as long as the context lasts."""
 
     def __init__(self, host: str, port: int) -> None:
-        self.port = 0
+        # Kept while the proxy refuses: nobody else gets the port.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port: int = self._place.getsockname()[1]
         self.round_trips = 0
         self.dropping = threading.Event()  # the bytes of drop_after() have gone by
         self.commits = 0  # how often a client has asked for one
@@ -56,6 +60,7 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._place.close()
 
     def heal(self) -> None:
         """Forward everything, also what has waited, and without delay from now on."""
@@ -98,7 +103,6 @@ class Proxy:
         if listens and not self._listener:
             address = ("127.0.0.1", self.port)
             self._listener = await asyncio.start_server(self._serve, *address)
-            self.port = self._listener.sockets[0].getsockname()[1]
         elif self._listener and not listens:
             self._listener.close()
             self._listener = None

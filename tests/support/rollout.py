@@ -88,10 +88,11 @@ class Fleet:
             load.wait_for_answers()
             old.process.send_signal(signal.SIGTERM)
             wait_until(lambda: not is_listening(port))
-            load.wait_for_answers()
-            self.edge.drain(port)
+            # At once: the old instance waits for both, and for not too long.
             assert upload.finish() == '201 {"imported":1}'
             assert sum(1 for _ in lines) >= self.rows
+            load.wait_for_answers()
+            self.edge.drain(port)
         self._await_end(old)
 
     def stop(self) -> None:

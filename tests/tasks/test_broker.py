@@ -131,7 +131,8 @@ def test_worker_goes_on_after_the_broker_was_away_when_a_task_ended(
     with shop.service.running(**shop.variables) as running, ExitStack() as stack:
         order = promised(running)
         with shop.held(order):  # before a worker is there to pay it
-            worker = stack.enter_context(shop.worker("--concurrency=1"))
+            patient = {"DATABASE_LOCK_TIMEOUT_SECONDS": "4.5"}
+            worker = stack.enter_context(shop.worker("--concurrency=1", **patient))
             until(lambda: shop.number(WAITING), "the task is at work")
             redis.kill()
         worker.wait_for_log("Couldn't ack")

@@ -29,6 +29,8 @@ HASTE = {
     "CELERY_TASK_TIMEOUT_SECONDS": "5",
     "CELERY_VISIBILITY_TIMEOUT_SECONDS": "16",
     "CELERY_SHUTDOWN_SECONDS": "1",
+    # It waits for a row until it is interrupted.
+    "DATABASE_LOCK_TIMEOUT_SECONDS": "4.5",
 }
 
 

@@ -63,8 +63,13 @@ def test_worker_behind_a_pooler(
 
     shop.work_off(200, "--concurrency=4")
 
-    clients = {client["database"] for client in pooler.ask("SHOW CLIENTS")}
-    assert shop.database not in clients
+    until(
+        lambda: (
+            shop.database
+            not in {client["database"] for client in pooler.ask("SHOW CLIENTS")}
+        ),
+        "no client is left",
+    )
 
 
 def test_worker_without_children(shop_of: Callable[..., Shop]) -> None:
@@ -160,7 +165,8 @@ def test_workers_that_end_at_once_end_gunicorn_without_a_traceback(
     assert text.count(code) == 1
     config = tmp_path / "gunicorn.conf.py"
     config.write_text(text if is_first_alone else text.replace(code, "sys.exit(3)"))
-    code, instead = "router = APIRouter()", 'raise SystemExit("It cannot start.")'
+    code = "router = APIRouter()"
+    instead = 'import time; time.sleep(5); raise SystemExit("It cannot start.")'
     source = shop.changed(tmp_path / "src", "api.py", code, instead)
     variables = {**NOWHERE, URL: "redis://127.0.0.1:1/0", "PYTHONPATH": source}
     with shop.running(f"--config={config}", ready="", **variables) as running:

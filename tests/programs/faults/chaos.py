@@ -166,6 +166,7 @@ async def main(seed):
         killer.cancel()
         with suppress(asyncio.CancelledError):
             await killer
+        client.repeat_late_reads()
         after = Counter()
         for _ in range(20):
             after[(await client.get("/orders")).status_code] += 1

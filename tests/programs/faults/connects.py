@@ -106,7 +106,7 @@ async def connect_once_too_often(laboratory):
     async with serving(hold, **await guest(laboratory, "lonely")) as client:
         first = asyncio.create_task(client.ask("/hold"))
         # One after the other: of two at once PostgreSQL may refuse both.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await is_full.wait()
         refused = await client.ask("/hold")
         has_refused.set()

@@ -51,6 +51,7 @@ UNHURRIED = {
 PATIENT = UNHURRIED | {
     "database_lock_timeout_seconds": 10,
     "database_statement_timeout_seconds": 10,
+    "database_client_timeout_seconds": 12,
 }
 # Longer than a connection may be idle without being asked whether it is still there.
 IDLE_SECONDS = 1.1

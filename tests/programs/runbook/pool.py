@@ -21,7 +21,7 @@ ROLLBACK = "ROLLBACK failed"
 HEALTH = "readiness: the database is"
 BUDGET = "connection budget"
 
-SLEEP = {"postgresql": "SELECT pg_sleep(2)", "mysql": "SELECT SLEEP(2)"}
+SLEEP = {"postgresql": "SELECT pg_sleep(15)", "mysql": "SELECT SLEEP(15)"}
 # What a primary answers to a write after it has become a standby.
 REJECTED = {
     "postgresql": ("SET TRANSACTION READ ONLY", insert(Order).values(customer="eve")),
@@ -32,7 +32,7 @@ REJECTED = {
 UNREACHABLE = (
     {"database_port": 1} if DRIVER in SERVERS else {"database_path": "/missing/file"}
 )
-LEAKS_SOON = patch("shop.db.engine.metrics.LEAK_SECONDS", 0.2)
+LEAKS_SOON = patch("shop.db.engine.metrics.LEAK_SECONDS", 2)
 
 
 def with_settings(**changes):
@@ -73,7 +73,7 @@ async def hold(database, seconds):
 
 @provokes(LEAK)
 async def hold_a_connection_for_long(database):
-    await hold(database, 0.5)
+    await hold(database, 2.5)
 
 
 @cures(LEAK)
@@ -95,7 +95,7 @@ async def wait_without_a_limit_of_the_server():
 async def let_the_server_end_a_slow_statement():
     with suppress(DBAPIError):
         await run_slow_statement(
-            database_statement_timeout_seconds=0.3, database_client_timeout_seconds=1
+            database_statement_timeout_seconds=0.3, database_client_timeout_seconds=10
         )
 
 
@@ -141,7 +141,13 @@ async def probe_the_database():
 
 async def start(**changes):
     async with open_database_checked(SETTINGS.model_copy(update=changes)):
-        await asyncio.sleep(1)
+        # It is cancelled with the service.
+        checks = [
+            task
+            for task in asyncio.all_tasks()
+            if task.get_coro().__name__ == "check_budget"
+        ]
+        await asyncio.wait(checks, timeout=30)
 
 
 @provokes(BUDGET, on=SERVERS)

@@ -1,4 +1,4 @@
-"""The primary: the only server that is read from, in a service without replicas."""
+"""The primary as the server of a read: the only one in a service without replicas."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +15,9 @@ RETRY_WITHIN_SECONDS = 1
 
 
 class PrimaryOnly:
-    """The router of a service without replicas; it is its own target."""
+    """The router of a service without replicas, and what theirs falls back to; it is its
+    own target.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine

@@ -21,13 +21,16 @@ class Ticker:
 
     `loop` is the event loop that the timer runs in; after a fork that of the parent.
     To use it costs a comparison: `if ticker.loop is not get_running_loop(): start()`.
+    After a pause of the whole process, as by a limit of CPU, the answers that have come
+    meanwhile are read before the next tick says that they are late.
     """
 
     def __init__(self, seconds: float, tick: Callable[[], bool]) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._seconds = seconds
         self._tick = tick
-        self._rested = 0.0
+        self._rested = self._due_at = 0.0
+        self._was_late = False
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -40,11 +43,18 @@ class Ticker:
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         # Not in the context of the request that happens to start it.
-        loop.call_later(self._seconds, self._run, loop, context=Context())
+        self._due_at = loop.time() + self._seconds
+        loop.call_at(self._due_at, self._run, loop, context=Context())
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         if loop is not self.loop:
             return
+        is_late = loop.time() - self._due_at > self._seconds
+        if is_late and not self._was_late:
+            self._was_late = True
+            self._schedule(loop)
+            return
+        self._was_late = is_late
         try:
             self._rested = 0 if self._tick() else self._rested + self._seconds
         finally:  # also after an error: the next start() would change nothing

@@ -30,7 +30,7 @@ class ServiceSettings(WorkerSettings, MetricsSettings, WebSettings, DatabaseSett
 
 PROJECT = "largest"
 # Around that of api.py, and inside of it.
-MIDDLEWARE: list[Any] = [TraceRequests, ReadYourWrites, MetricsPort]
+OUTER_MIDDLEWARE: list[Any] = [TraceRequests, ReadYourWrites, MetricsPort]
 INNER_MIDDLEWARE: list[Any] = [Overload]
 OBSERVERS: list[Observer] = [RequestMetrics()]
 ROUTERS: list[APIRouter] = [metrics]

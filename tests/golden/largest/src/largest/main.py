@@ -11,8 +11,8 @@ from .db.doctor.startup_check import open_database_checked
 from .features import (
     CONFIGURE,
     INNER_MIDDLEWARE,
-    MIDDLEWARE,
     OBSERVERS,
+    OUTER_MIDDLEWARE,
     PROJECT,
     ROUTERS,
     TELEMETRY,
@@ -56,9 +56,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
             *default_middleware(settings, routes, OBSERVERS),
-            *edge_middleware(settings, MIDDLEWARE),
+            *edge_middleware(settings, OUTER_MIDDLEWARE),
             UNHANDLED_ERRORS,
-            *map(Middleware, MIDDLEWARE),
+            *map(Middleware, OUTER_MIDDLEWARE),
             *api.MIDDLEWARE,
             *(Middleware(each, routes) for each in INNER_MIDDLEWARE),
             UNHANDLED_ERRORS,

@@ -22,7 +22,7 @@ class ServiceSettings(MetricsSettings, WebSettings, DatabaseSettings):
 
 PROJECT = "smallest"
 # Around that of api.py, and inside of it.
-MIDDLEWARE: list[Any] = [MetricsPort]
+OUTER_MIDDLEWARE: list[Any] = [MetricsPort]
 INNER_MIDDLEWARE: list[Any] = [Overload]
 OBSERVERS: list[Observer] = [RequestMetrics()]
 ROUTERS: list[APIRouter] = [metrics]

@@ -21,7 +21,7 @@ from .routing import Router
 
 
 class Database:
-    """Three kinds of session over one connection pool.
+    """Three kinds of session over the connection pools of a service.
 
     Hold one `write()` or `snapshot()` at a time: tasks that hold one each and wait for
     a second can use up the pool, and then all wait for each other.
