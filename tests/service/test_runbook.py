@@ -33,7 +33,12 @@ CLASSES = {
 # In test_migrations.py, tests/rendered and tests/faults.
 PROVOKED_ELSEWHERE = {
     "operation id",
+    "Lost connection to MySQL server",
+    "MySQL server has gone away",
+    "connection was closed in the middle of operation",
     "outcome-unknown",
+    "server closed the connection unexpectedly",
+    "terminating connection due to",
     "unhandled",
     "after the answer has begun",
     "Another migration is running",

@@ -81,8 +81,9 @@ class Validation:
         now = self.retired_at = monotonic()
         if reason and now - self._logged_at > RETIRED_LOG_SECONDS:
             self._logged_at = now
-            text = "connection pool retired: %s"
-            logger.warning(text, reason, extra={"reason": reason})
+            facts = {"reason": reason, "pool": self._watchdog.pool}
+            text = "connection pool retired: %(reason)s (pool %(pool)s)"
+            logger.warning(text, facts, extra=facts)
 
     def _before_queries(self, connection: Connection, _: ConnectionPoolEntry) -> None:
         self._watchdog.arm(connection, remaining(self._watchdog.seconds))

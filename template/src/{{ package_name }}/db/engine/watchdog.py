@@ -43,7 +43,7 @@ class Watchdog:
     def __init__(self, fileno: Fileno, seconds: float, pool: str) -> None:
         self.seconds = seconds
         self._fileno = fileno
-        self._pool = pool
+        self.pool = pool
         # Of each wait: connection, deadline, seconds allowed, context of the caller.
         self._armed: dict[Any, tuple[Any, float, float, Context]] = {}
         self._ticker = Ticker(CHECK_SECONDS, self._check)
@@ -92,7 +92,7 @@ class Watchdog:
 
     def _close(self, connection: Any, seconds: float) -> None:
         server = peer_address(self._fileno, connection.driver_connection)
-        facts = {"seconds": seconds, "pool": self._pool, "server": server}
+        facts = {"seconds": seconds, "pool": self.pool, "server": server}
         text = "database gave no answer within %(seconds).1f s: connection closed"
         text += " (pool %(pool)s, %(server)s)"
         logger.warning(text, facts, extra=facts)
