@@ -49,6 +49,33 @@ PROTECTIONS = {
         "test_timing.py::test_ticker_of_a_process_that_is_always_late_ticks",
         drivers=("asyncpg",),
     ),
+    "filter of every statement": Protection(
+        "db/orm/statements.py",
+        " and not _EVENTS.do_orm_execute",
+        "",
+        "test_reads.py::test_filter_of_every_statement_holds_each_time",
+    ),
+    "all rows of a statement that yields parts": Protection(
+        "db/orm/statements.py",
+        '"yield_per": None, "stream_results": False, ',
+        "",
+        "test_reads.py::test_read_has_all_rows_of_a_statement_that_yields_parts",
+        drivers=("asyncpg", "psycopg"),
+    ),
+    "record with keys that are no texts": Protection(
+        "web/logs.py",
+        "except (TypeError, ValueError):  # a key",
+        "except KeyError:  # a key",
+        "test_logs.py::test_error_and_extra_are_fields_of_one_line",
+        drivers=("asyncpg",),
+    ),
+    "isolation level of one transaction": Protection(
+        "db/engine/dialect.py",
+        "        dbapi_connection.cursor().execute(level)\n",
+        "",
+        "test_sessions.py::test_isolation_level_ends_with_its_write",
+        drivers=("aiomysql", "asyncmy"),
+    ),
     "permit of a cancelled caller": Protection(
         "db/engine/gate.py",
         "self.release()  # got a permit",

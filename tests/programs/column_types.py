@@ -16,20 +16,23 @@ from shop.db.config.backend import DIALECT
 from shop.settings import Settings
 from sqlalchemy import (
     BigInteger,
+    Column,
     DateTime,
     Float,
     ForeignKey,
     Interval,
     Numeric,
     String,
+    Table,
     Time,
     func,
+    insert,
     select,
     text,
     update,
 )
 from sqlalchemy.exc import StatementError
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 
 class Colour(Enum):
@@ -130,7 +133,7 @@ DECLARED: list[tuple[Any, Any, Any]] = [
 if DIALECT == "postgresql":
     DECLARED += [(DateTime(timezone=True), MOMENT, MOMENT)]
 else:
-    kinds = DateTime(timezone=True), DateTime()
+    kinds = DateTime(), DateTime(timezone=True)
     DECLARED += [(kind, MOMENT, NAIVE) for kind in kinds]
 DECLARED_MODELS = [
     model(
@@ -143,6 +146,14 @@ DECLARED_MODELS = [
 ]
 
 
+PLAIN = Table(
+    "plain",
+    Base.metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("value", DateTime(timezone=True)),
+)
+
+
 class Parent(Base):
     __tablename__ = "parents"
     # Does not take away what Base says of each mapper.
@@ -150,6 +161,7 @@ class Parent(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(50))
+    loud: Mapped[str] = column_property(func.upper(name))
     price: Mapped[Decimal | None] = mapped_column(Numeric(38, 2), default=None)
     made: Mapped[datetime] = mapped_column(server_default=func.now())
     changed: Mapped[datetime | None] = mapped_column(onupdate=func.now())
@@ -189,6 +201,11 @@ async def changed_by_declared_types(database: Any) -> list[str]:
         entity, column, _ = await stored(database, DECLARED_MODELS[number], value)
         if (entity, column) != (expected, expected):
             changed.append(f"{value!r} {entity!r}")
+    *_, expected = DECLARED[-1]
+    async with database.write() as session:
+        await session.execute(insert(PLAIN).values(value=MOMENT))
+        if (value := await session.scalar(select(PLAIN.c.value))) != expected:
+            changed.append(f"in a plain table {value!r}")
     return changed
 
 
@@ -260,6 +277,7 @@ async def after_flush(database: Any) -> list[bool]:
         parent.name = "eve"
         await session.flush()
         present = [made == parent.made, parent.changed is not None]
+        present += [parent.loud == "EVE"]
     async with database.write() as session:
         await session.delete(await session.get(Parent, parent.id))
     async with database.read() as session:

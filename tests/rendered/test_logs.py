@@ -157,5 +157,8 @@ def test_error_and_extra_are_fields_of_one_line(lines: Lines) -> None:
     assert (line["message"], line["pool"]) == ("failed", "p")
     assert line["time"] != 1
     assert line["exception"].startswith("Traceback (most recent call last):\n")
+    logging.getLogger("keys").warning("done", extra={"counts": {(1, 2): 3}})
+    (line,) = lines("keys")
+    assert (line["message"], line["counts"]) == ("done", "{(1, 2): 3}")
     (warning,) = lines("py.warnings")
     assert "old" in warning["message"]

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import InvalidRequestError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import ORMExecuteState, Session, aliased, with_loader_criteria
 from test_sessions import PROBES, Probe, checked_out, probes, rows
 
 ID = PROBES.c.id
@@ -232,3 +232,36 @@ async def test_get_builds_no_statement_twice(database: Database) -> None:
 
     assert len(executed) == 3
     assert len({*map(id, executed)}) == 1
+
+
+async def test_filter_of_every_statement_holds_each_time(database: Database) -> None:
+    """As the recipe of SQLAlchemy for rows that are deleted softly, or of a tenant."""
+    kept = select(Probe.id)
+
+    def hide(state: ORMExecuteState) -> None:
+        hidden = with_loader_criteria(Probe, Probe.id != 1)
+        state.statement = state.statement.options(hidden)  # type: ignore[attr-defined]
+
+    async with database.write() as session:
+        await session.execute(insert(PROBES), [{"id": 1}, {"id": 2}])
+    event.listen(Session, "do_orm_execute", hide)
+    try:
+        async with database.read() as reads, database.snapshot() as snapshot:
+            for _ in range(3):
+                for session in (reads, snapshot):
+                    assert (await session.scalars(kept)).all() == [2]
+    finally:
+        event.remove(Session, "do_orm_execute", hide)
+
+
+async def test_read_has_all_rows_of_a_statement_that_yields_parts(
+    database: Database,
+) -> None:
+    async with database.write() as session:
+        await session.execute(insert(PROBES), [{"id": 1}, {"id": 2}])
+    for entity in (Probe, Probe.id):
+        kept = select(entity).order_by(Probe.id).execution_options(yield_per=1)
+        for _ in range(3):
+            async with database.read() as reads:
+                found = (await reads.scalars(kept)).all()
+            assert [getattr(each, "id", each) for each in found] == [1, 2]

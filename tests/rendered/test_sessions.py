@@ -35,6 +35,15 @@ DDL = text(
 )
 
 
+# Where a server has the isolation level of a session.
+LEVEL = {
+    "mysql": "SHOW VARIABLES WHERE Variable_name IN"
+    " ('transaction_isolation', 'tx_isolation')",
+    "postgresql": "SHOW transaction_isolation",
+    "sqlite": "PRAGMA read_uncommitted",
+}
+
+
 class Local(DeclarativeBase):
     """Apart from the models: no migration knows this table."""
 
@@ -333,3 +342,16 @@ async def test_connection_lost_in_a_savepoint_is_an_error_of_the_database(
             raise lost
 
     assert caught.value is lost
+
+
+async def test_isolation_level_ends_with_its_write(database: Database) -> None:
+    async def level(**options: Any) -> Any:
+        async with database.write() as session:
+            if options:
+                await session.connection(execution_options=options)
+            return (await session.execute(text(LEVEL[DIALECT]))).one()
+
+    before = await level()
+    await level(isolation_level="SERIALIZABLE")
+
+    assert await level() == before

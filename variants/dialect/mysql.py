@@ -120,7 +120,19 @@ class UncancelledStatements(CheckedStatements):
             raise
 
 
-class SingleUpserts(DefaultDialect):
+class RestoredLevels(DefaultDialect):
+    """Mixin of a dialect: the isolation level of one transaction ends with it.
+
+    That of the pool is AUTOCOMMIT, to which SQLAlchemy returns without the other.
+    """
+
+    def reset_isolation_level(self, dbapi_connection: Any) -> None:
+        super().reset_isolation_level(dbapi_connection)  # type: ignore[no-untyped-call]
+        level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
+        dbapi_connection.cursor().execute(level)
+
+
+class SingleUpserts(RestoredLevels):
     """Mixin of a dialect: an upsert of many rows whose ON DUPLICATE KEY UPDATE has
     values of its own is sent row by row.
 

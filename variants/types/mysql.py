@@ -9,7 +9,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
-from sqlalchemy.orm import Mapper
 
 from .. import json_text as any_dialect
 
@@ -44,18 +43,6 @@ def _adapt(own: sa.Table, _: sa.MetaData) -> None:
     for column in own.columns:
         if column.computed is not None:
             column.nullable = True  # MariaDB has no NOT NULL for such a column
-
-
-# Models only: a migration of before may have such a column.
-@sa.event.listens_for(Mapper, "after_mapper_constructed")
-def _check_decimals(mapper: Mapper[Any], _: type) -> None:
-    for column in mapper.local_table.columns:
-        kind = column.type
-        if isinstance(kind, sa.TypeDecorator):
-            kind = kind.impl_instance
-        if isinstance(kind, sa.Numeric) and kind.precision is kind.scale is None:
-            name = f"{mapper.class_.__name__}.{column.key}"
-            raise sa.exc.ArgumentError(f"{name}: {REJECTED[Decimal]}")
 
 
 class Duration(sa.TypeDecorator[timedelta]):
@@ -100,11 +87,12 @@ TYPES: dict[Any, Any] = {
     str: mysql.LONGTEXT(),
     timedelta: Duration(),
 }
-# An annotation without a type that keeps its values, and what helps.
-REJECTED: dict[Any, str] = {
-    Decimal: "MySQL drops what follows the point unless the column says how many"
-    " digits: mapped_column(Numeric(12, 2)).",
-}
+NO_DIGITS = (
+    "MySQL drops what follows the point unless the column says how many digits:"
+    " mapped_column(Numeric(12, 2))."
+)
+# An annotation or a type that does not keep its values, and what helps.
+REJECTED: dict[Any, str] = {Decimal: NO_DIGITS, sa.Numeric: NO_DIGITS}
 # Generic types whose columns lose something here: by a column, the type that does not.
 WIDER: dict[Any, Any] = {
     sa.DateTime: _time,  # microseconds, and the zone: see base.py

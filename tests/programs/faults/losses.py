@@ -149,9 +149,14 @@ async def lose_a_transaction(laboratory):
 async def let_the_server_end_a_session_that_does_nothing(laboratory):
     names = f"{CANARY} idle", f"{CANARY} idle and used"  # one name would be a lock
 
+    async def is_closed(session):
+        connection = await (await session.connection()).get_raw_connection()
+        return session.bind.dialect.watchdog.is_closed(connection)
+
     async def add(session: Write, name: str) -> None:
         await session.execute(adds(name))
         await until(laboratory.is_gone, await session.scalar(IDENTITY))
+        await until(is_closed, session)  # which the end of the server precedes
 
     async def work(session: Write, name: str) -> None:
         await add(session, name)

@@ -10,7 +10,10 @@ from sqlalchemy.ext.mutable import MutableDict, MutableList
 from sqlalchemy.orm import DeclarativeBase, Mapper, TypeResolve
 from sqlalchemy.orm.exc import MappedAnnotationError
 
+from .config.environment import require
 from .engine.types import DATETIME, JSON, REJECTED, TIME, TYPES, WIDER
+
+require(Mapper, "_server_default_plus_onupdate_propkeys")
 
 
 class UTCDateTime(sa.TypeDecorator[datetime]):
@@ -119,16 +122,33 @@ def _adapt(mapper: Mapper[Any], _: type) -> None:
     # INSERT and UPDATE return what the database has computed: an attribute that is
     # loaded later would need an await.
     mapper.eager_defaults = True
-    for column in mapper.local_table.columns:
-        _widen(column)
 
 
-def _widen(column: Any) -> None:
+@event.listens_for(Base, "mapper_configured", propagate=True)
+def _load_computed(mapper: Mapper[Any], _: type) -> None:
+    """A column_property() too: SQLAlchemy takes it for none of the database's."""
+    own: Any = mapper
+    own._server_default_plus_onupdate_propkeys |= {
+        each.key
+        for each in mapper.column_attrs
+        if not each.deferred and not isinstance(each.expression, sa.Column)
+    }
+
+
+@event.listens_for(sa.Column, "after_parent_attach")
+def _widen(column: Any, table: Any) -> None:
     """A generic type of SQLAlchemy keeps what the annotation keeps.
 
-    One in capitals is the database's own, and stays.
+    One in capitals is the database's own, and stays. ArgumentError names a column that
+    would lose digits.
     """
+    if table.metadata is not Base.metadata:  # of a migration of before
+        return
     kind = column.type
+    number = kind.impl_instance if isinstance(kind, sa.TypeDecorator) else kind
+    is_open = isinstance(number, sa.Numeric) and not (number.precision or number.scale)
+    if is_open and sa.Numeric in REJECTED:
+        raise sa.exc.ArgumentError(f"{column}: {REJECTED[sa.Numeric]}")
     if wider := WIDER.get(type(kind)):
         column.type = wider(column)
         if type(kind) is sa.DateTime:

@@ -15,8 +15,8 @@ RETRY_WITHIN_SECONDS = 1
 
 
 class PrimaryOnly:
-    """The router of a service without replicas, and what theirs falls back to; it is its
-    own target.
+    """The router of a service without replicas, and its own target; the router of
+    replicas falls back to it.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

@@ -22,8 +22,18 @@ CONTEXT: dict[str, Callable[[], str | None]] = {"request_id": request_id.get}
 
 OF_RECORDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"}
 
+_to_json = json.JSONEncoder(default=str).encode
 
-_encode = json.JSONEncoder(default=str).encode
+
+def _encode(line: dict[str, Any]) -> str:
+    try:
+        return _to_json(line)
+    except (TypeError, ValueError):  # a key that is no text, or a value within itself
+        return _to_json({name: _as_text(value) for name, value in line.items()})
+
+
+def _as_text(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float)) else repr(value)
 
 
 class JsonFormatter(logging.Formatter):

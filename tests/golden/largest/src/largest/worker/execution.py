@@ -39,7 +39,8 @@ def execute(task: Any, work: Work) -> None:
     for header, _get, set_value in Configuration.carried:
         set_value(request.get(header))
     if request.delivery_info.get("redelivered"):
-        text = "task %s is delivered again: its worker was gone, had to stop, or lost its broker"
+        text = "task %s is delivered again: its worker was gone, had to stop, or lost"
+        text += " the broker"
         logger.warning(text, task.name, extra=facts(task.name, request.id))
     if due_at := request.get(DUE_AT):
         WAIT.labels(task.name).observe(max(time() - due_at, 0))

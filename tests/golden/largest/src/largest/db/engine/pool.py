@@ -31,7 +31,7 @@ class PoolBusyError(PoolTimeoutError):
 
 
 def retry_after(wait: float) -> int:
-    """Seconds, from 1 to 1 + twice the wait: clients shall not come back all at once."""
+    """Seconds, from 1 to 1 + twice the wait: clients shall not all come at once."""
     return int(min(random.uniform(1, 1 + 2 * wait), MAX_RETRY_SECONDS))  # noqa: S311
 
 

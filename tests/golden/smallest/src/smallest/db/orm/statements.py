@@ -23,23 +23,27 @@ from . import GUARDED
 
 Values = Mapping[str, Any]  # of the bindparam() of a statement
 
-# As AsyncSession does: all rows are fetched while the session has its connection.
-ALL_ROWS = immutabledict({"prebuffer_rows": True, **GUARDED})
+# All rows are fetched while there is a connection, whatever the statement says.
+AT_ONCE = {"yield_per": None, "stream_results": False, **GUARDED}
+ALL_ROWS = immutabledict({"prebuffer_rows": True, **AT_ONCE})
+# Its listeners are those of every Session, such as a filter of all SELECT.
+_EVENTS = Session().dispatch
 
 
 def fetch(
     bind: Engine | Connection, statement: Any, values: Values | None
 ) -> Result[Any]:
     # What is no statement, SQLAlchemy rejects.
-    of_columns = _of_columns(statement) if isinstance(statement, Executable) else None
+    is_plain = isinstance(statement, Executable) and not _EVENTS.do_orm_execute
+    of_columns = _of_columns(statement) if is_plain else None
     if not of_columns:
         with Session(bind, autoflush=False) as session:
             return session.execute(statement, values, execution_options=ALL_ROWS)
     # A Session would cost half as much again.
     if isinstance(bind, Connection):
-        return of_columns(bind.execute(statement, values, execution_options=GUARDED))
+        return of_columns(bind.execute(statement, values, execution_options=AT_ONCE))
     with bind.connect() as connection:
-        result = connection.execute(statement, values, execution_options=GUARDED)
+        result = connection.execute(statement, values, execution_options=AT_ONCE)
         return of_columns(result)
 
 
