@@ -167,6 +167,13 @@ def test_pods_are_given_nothing_that_they_do_not_need(everything: Found) -> None
         assert "memory" in container["resources"]["limits"]
         for volume in pod["volumes"]:
             assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
+        # EKS and Azure mount tokens below /var/run/secrets, which is /run/secrets: no
+        # folder could be made for them in a volume that is read only.
+        mounts = [each["mountPath"] for each in container["volumeMounts"]]
+        assert not {"/run", "/run/secrets", "/var/run", "/var/run/secrets"} & {*mounts}
+        for each in container.get("env", []):
+            assert each == {"name": "SECRETS_DIR", "value": "/run/settings"}
+            assert each["value"] in mounts
 
 
 def test_all_that_has_two_pods_is_spread_and_protected(everything: Found) -> None:

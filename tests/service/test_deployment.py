@@ -86,16 +86,12 @@ class Cluster:
     def __init__(self, shop: Service, folder: Path, values: dict[str, str]) -> None:
         self.shop, self._pods = shop, manifests.in_kubernetes(shop.folder)
         readme = (shop.folder / "README.md").read_text()
-        # The source in which a secret is mounted, as that is no folder of this machine.
-        self._sources: dict[str, str] = {}
+        # Where a secret is mounted, as that is no folder of this machine.
+        self._folder = folder
         for secret, files in re.findall(r" secret generic (\S+)(.*)", readme):
             (folder / secret).mkdir()
             for name, file in re.findall(r"--from-file=(\w+)=?(\w*)", files):
                 (folder / secret / name).write_text(values[file or name])
-            self._sources[secret] = shop.changed(
-                *(folder / f"src-{secret}", "db/config/environment.py"),
-                *('"/run/secrets"', f'"{folder / secret}"'),
-            )
 
     @property
     def host(self) -> str:
@@ -105,10 +101,10 @@ class Cluster:
 
     def pod(self, name: str) -> Deployed:
         container = self._pods[name]
-        secret = container.mounts["/run/secrets"]
+        secret = container.mounts[container.variables["SECRETS_DIR"]]
         # The service has no login of the owner.
         assert secret == ("shop-migrate" if name == "shop-migrate" else "shop")
-        variables = {"PYTHONPATH": self._sources[secret]}
+        variables = {"SECRETS_DIR": str(self._folder / secret)}
         # The ingress controller has an address of the cluster; this proxy has not.
         networks = container.variables["FORWARDED_ALLOW_IPS"]
         variables["FORWARDED_ALLOW_IPS"] = f"{networks},127.0.0.1"

@@ -20,21 +20,19 @@ READ = "return path.read_text().strip()"
 
 
 class Secrets:
-    """A folder in the place of /run/secrets, and the source that reads it."""
+    """A folder in the place of /run/secrets, and the variables that name it."""
 
     def __init__(self, shop: Service, folder: Path) -> None:
-        self.folder = folder / "secrets"
+        self.shop, self.folder = shop, folder / "secrets"
         self.folder.mkdir()
-        self.source = shop.changed(
-            *(folder / "src", "db/config/environment.py"),
-            *('"/run/secrets"', f'"{self.folder}"'),
-        )
+        self.variables = {"SECRETS_DIR": str(self.folder)}
 
     def keep(self) -> None:
         """Let the service read no file again after its start."""
-        module = Path(self.source) / "shop" / "db" / "config" / "secret_file.py"
-        assert READ in module.read_text()
-        module.write_text(module.read_text().replace(READ, 'return ""'))
+        self.variables["PYTHONPATH"] = self.shop.changed(
+            *(self.folder.parent / "src", "db/config/secret_file.py"),
+            *(READ, 'return ""'),
+        )
 
     def write(self, variable: str, url: str, password: str) -> None:
         """As the platform does: the file is replaced as a whole."""
@@ -74,8 +72,8 @@ def rotate(
     url = url_of(server, f"rotation_{secrets.folder.parent.name.lower()}")
     set_password(server, FIRST)
     secrets.write("DATABASE_URL", url, FIRST)
-    shop.make("migrate", PYTHONPATH=secrets.source)
-    with shop.running(PYTHONPATH=secrets.source) as running:
+    shop.make("migrate", **secrets.variables)
+    with shop.running(**secrets.variables) as running:
         assert is_served(running)
         set_password(server, SECOND)
         secrets.write("DATABASE_URL", url, SECOND)
@@ -135,7 +133,7 @@ def test_each_server_has_the_password_of_its_own_url(
     name = {"DATABASE_USER": "app", "DATABASE_HOST": "db0", "DATABASE_NAME": "shop"}
 
     def passwords(file: Path, **variables: str) -> list[str]:
-        variables |= {"PYTHONPATH": secrets.source} | name
+        variables |= secrets.variables | name
         done = shop.program("rotated_passwords", str(file), **variables)
         assert done.returncode == 0, done.stderr
         found: list[str] = json.loads(done.stdout)
@@ -171,7 +169,7 @@ def test_worker_goes_on_after_its_passwords_have_changed(
         set_password(server, FIRST)
         secrets.write("DATABASE_URL", url, FIRST)
         secrets.write("CELERY_BROKER_URL", broker, FIRST)
-        variables = {"PYTHONPATH": secrets.source}
+        variables = secrets.variables
         shop.make("migrate", **variables)
         with shop.running(**variables) as running, shop.working(**variables) as worker:
             paid(running)

@@ -7,11 +7,11 @@ from typing import Any, Self
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-SECRETS = Path("/run/secrets")
+SECRETS = Path(os.environ.get("SECRETS_DIR") or "/run/secrets")
 
 
 class EnvironmentSettings(BaseSettings):
-    """A field `log_level` is the variable LOG_LEVEL, or /run/secrets/log_level."""
+    """A field `log_level` is the variable LOG_LEVEL, or a file of SECRETS_DIR."""
 
     model_config = SettingsConfigDict(
         # pydantic-settings warns about a folder that does not exist.
