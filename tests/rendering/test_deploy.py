@@ -54,7 +54,7 @@ def pods(found: Found) -> dict[str, dict[str, Any]]:
     return {
         name: document["spec"]["template"]["spec"]
         for (kind, name), document in found.items()
-        if kind in {"Deployment", "Job"}
+        if kind in {"Deployment", "Job", "StatefulSet"}
     }
 
 
@@ -178,8 +178,8 @@ def test_pods_are_given_nothing_that_they_do_not_need(everything: Found) -> None
 
 def test_all_that_has_two_pods_is_spread_and_protected(everything: Found) -> None:
     for name in ("shop", "shop-worker", "shop-pgbouncer"):
-        deployment = everything["Deployment", name]["spec"]
-        labels = deployment["selector"]["matchLabels"]
+        kind = "StatefulSet" if name == "shop-pgbouncer" else "Deployment"
+        labels = everything[kind, name]["spec"]["selector"]["matchLabels"]
         pod = pods(everything)[name]
         places = pod["topologySpreadConstraints"]
         assert [each["topologyKey"] for each in places] == [
@@ -206,16 +206,36 @@ def test_longest_name_fits_all_that_is_named_after_it(
     ]
     assert max(map(len, names)) == 63
     assert max(map(len, labels)) <= 63
+    # Kubernetes gives a label to its pods that has a hyphen and a hash of ten more.
+    (stateful,) = [name for kind, name in found if kind == "StatefulSet"]
+    assert len(stateful) + 11 <= 63
+    readme = (tmp_path / "shop" / "README.md").read_text()
+    assert set(re.findall(r"rollout restart (\S+)`", readme)) == {
+        f"statefulset/{stateful}"
+    }
 
 
 def test_pods_of_pgbouncer_share_its_budget(everything: Found, folder: Path) -> None:
-    deployment = everything["Deployment", "shop-pgbouncer"]["spec"]
-    assert deployment["strategy"]["rollingUpdate"]["maxSurge"] == 0
+    """A StatefulSet starts the successor of a pod when the pod has ended.
+
+    A Deployment would not wait: while two pods end, there would be four.
+    """
+    pair = everything["StatefulSet", "shop-pgbouncer"]["spec"]
+    assert (pair["replicas"], pair["podManagementPolicy"]) == (2, "Parallel")
+    assert ("Service", pair["serviceName"]) in everything
     ini = folder / "shop" / "deploy" / "kubernetes" / "base" / "pgbouncer.ini"
     text = ini.read_text()
     (each,) = re.findall(r"^max_db_connections = (\d+)$", text, re.MULTILINE)
     (all_of_them,) = re.findall(r"may open (\d+)", text)
-    assert int(each) * deployment["replicas"] <= int(all_of_them)
+    assert int(each) * pair["replicas"] <= int(all_of_them)
+    # A third entry for the same server keeps the sum of two.
+    readme = (folder / "shop" / "README.md").read_text()
+    (third,) = re.findall(r"`pool_size=(\d+) max_db_connections=\1` into each", readme)
+    assert 0 < 3 * int(third) <= 2 * int(each)
+    pod = pair["template"]["spec"]
+    (hook,) = [each["lifecycle"]["preStop"]["exec"] for each in pod["containers"]]
+    (pause,) = re.findall(r"^sleep (\d+); kill -INT 1;", hook["command"][-1])
+    assert int(pause) + 20 == pod["terminationGracePeriodSeconds"]
 
 
 def test_network_policies_close_what_is_not_named(everything: Found) -> None:
@@ -232,7 +252,7 @@ def test_network_policies_close_what_is_not_named(everything: Found) -> None:
     ]
     assert "to" not in names
     for (kind, _), document in everything.items():
-        if kind not in {"Deployment", "Job"}:
+        if kind not in {"Deployment", "Job", "StatefulSet"}:
             continue
         labels = document["spec"]["template"]["metadata"]["labels"]
         assert all_pods.items() <= labels.items(), "no policy would select it"

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import yaml
 from sqlalchemy import make_url
 
 from tests.service.test_round_trips import ROUND_TRIPS
@@ -22,6 +22,7 @@ from tests.support.servers import (
     Server,
     binaries,
     certify,
+    pgbouncer,
     running_pgbouncer,
 )
 from tests.support.service import Service, conversation, free_port, wait_until
@@ -58,10 +59,10 @@ def generation(request: pytest.FixtureRequest) -> str:
 def pooled(rendered: Callable[[Answers], Service]) -> Callable[..., Service]:
     """The service on a driver behind a pooler, with its environment installed."""
 
-    def make(driver: str, pooler: str = "transaction") -> Service:
+    def make(driver: str, pooler: str = "transaction", **more: str) -> Service:
         cloud = "aws_rds" if pooler == "rds_proxy" else "self_hosted"
         answers: Answers = {"driver": driver, "cloud": cloud, "runtime": "container"}
-        return rendered(answers | {"pooler": pooler})
+        return rendered(answers | {"pooler": pooler} | more)
 
     return make
 
@@ -330,19 +331,28 @@ def test_listener_goes_around_the_pooler_and_comes_back(
     }
 
 
-@pytest.mark.parametrize(("mode", "closes"), [("transaction", []), ("session", ["1"])])
+@pytest.mark.parametrize(
+    ("mode", "more"),
+    [
+        ("transaction", {"runtime": "kubernetes"}),
+        ("transaction", {"cloud": "aws_rds"}),
+        ("session", {}),
+    ],
+    ids=["kubernetes", "cloud", "session"],
+)
 def test_what_is_rendered_for_the_pooler_works(
     pooled: Callable[..., Service],
     server: Server,
     generation: str,
     mode: str,
-    closes: list[str],
+    more: dict[str, str],
 ) -> None:
     """The role of bootstrap.sql, the file of PgBouncer: TLS, SCRAM, and the limits.
 
-    Only in session mode a session would outlive RECONNECT with its client.
+    Only in session mode a session would outlive RECONNECT with its client. A pod has no
+    folder for a socket, and its image may have no authorities of the system.
     """
-    service = pooled("asyncpg", mode)
+    service = pooled("asyncpg", mode, **more)
     url = make_url(server.database("shop"))
     for _ in range(2):
         subprocess.run(
@@ -359,16 +369,19 @@ def test_what_is_rendered_for_the_pooler_works(
     with TemporaryDirectory() as temporary:
         folder, port = Path(temporary), free_port()
         certify(folder, "postgres")
-        (folder / "userlist.txt").write_text(f'"shop" "{role["rolpassword"]}"\n')
-        text = (service.folder / "deploy" / "pgbouncer.ini").read_text()
-        assert re.findall(r"^server_fast_close = (\d)$", text, re.MULTILINE) == closes
+        text = ini_of(service.folder / "deploy")
+        known = role["rolpassword"] if "pg_authid has them" in text else "secret"
+        assert '"user" "password"' in text or known != "secret"
+        (folder / "userlist.txt").write_text(f'"shop" "{known}"\n')
+        assert "client_tls_ca_file = " in text
+        assert ("\nserver_fast_close = 1\n" in text) is (mode == "session")
         for ours, theirs in {
             "host=db.example.com port=5432": f"host=127.0.0.1 port={url.port}",
             "verify-full": "verify-ca",  # 1.24 knows no second address of localhost
-            "listen_addr = *": "listen_addr = 127.0.0.1\nunix_socket_dir =",
+            "listen_addr = *": "listen_addr = 127.0.0.1",
             "listen_port = 6432": f"listen_port = {port}",
             "/etc/pgbouncer/ca.pem": str(server.ca),
-            "/etc/pgbouncer": str(folder),
+            "/etc/pgbouncer/": f"{folder}/",
             "[pgbouncer]\n": "[pgbouncer]\n" + RUN_AS,
         }.items():
             assert ours in text
@@ -377,6 +390,8 @@ def test_what_is_rendered_for_the_pooler_works(
         home = ROOT / ".servers" / PGBOUNCERS[generation]
         log = folder / "log"
         with running_pgbouncer(home, folder / "pgbouncer.ini", port, log):
+            socket = Path(f"/tmp/.s.PGSQL.{port}")
+            assert socket.exists() is ("kubernetes" not in more.values())
             way = f"shop@localhost:{port}/shop?sslmode=verify-full&sslrootcert="
             limits = asyncio.run(limits_of(f"postgresql://{way}{folder}/ca.pem"))
 
@@ -425,6 +440,53 @@ def test_tenants_see_their_own_rows_whoever_had_the_session_before(
         "left": 0,
         "forged": "42501",
     }
+
+
+def ini_of(folder: Path) -> str:
+    """The file of PgBouncer, with what it includes, at one place."""
+    if (folder / "pgbouncer.ini").exists():
+        return (folder / "pgbouncer.ini").read_text()
+    text = (folder / "kubernetes" / "base" / "pgbouncer.ini").read_text()
+    own = (folder / "kubernetes" / "production" / "databases.ini").read_text()
+    included = "%include /etc/pgbouncer/databases.ini\n"
+    assert included in text
+    return text.replace(included, own).replace(
+        "/etc/pgbouncer/secrets/", "/etc/pgbouncer/"
+    )
+
+
+def test_end_of_a_pod_waits_for_its_transactions(
+    pooled: Callable[..., Service], server: Server, generation: str
+) -> None:
+    """By SIGINT: a SIGTERM at once would cut them, in each generation."""
+    base = pooled("asyncpg", runtime="kubernetes").folder / "deploy/kubernetes/base"
+    pod, _ = list(yaml.safe_load_all((base / "pgbouncer.yaml").read_text()))[1:]
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    hook = container["lifecycle"]["preStop"]["exec"]["command"]
+    with (
+        TemporaryDirectory() as folder,
+        pgbouncer(Path(folder), server, generation) as pooler,
+    ):
+        for ours, theirs in {
+            "sleep 10; ": "",
+            "-INT 1;": f"-INT {pooler.process.pid};",
+            "-0 1;": f"-0 {pooler.process.pid};",
+        }.items():
+            assert ours in hook[-1]
+            hook[-1] = hook[-1].replace(ours, theirs)
+        asyncio.run(end_in_a_transaction(pooler, hook))
+
+
+async def end_in_a_transaction(pooler: PgBouncer, hook: list[str]) -> None:
+    connection = await asyncpg.connect(pooler.url, statement_cache_size=0)
+    async with connection.transaction():
+        await connection.execute("SELECT 1")
+        ending = await asyncio.create_subprocess_exec(*hook)
+        await asyncio.sleep(0.5)
+        assert (ending.returncode, pooler.process.poll()) == (None, None)
+        await connection.execute("SELECT 1")
+    assert pooler.process.wait(timeout=5) == 0
+    assert await asyncio.wait_for(ending.wait(), 5) == 0
 
 
 async def limits_of(url: str) -> list[str]:

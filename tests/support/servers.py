@@ -267,6 +267,7 @@ class PgBouncer:
 
     url: str
     ca: Path
+    process: subprocess.Popen[bytes]
 
     def through(self, url: str) -> str:
         """The URL of the same database, by way of the pooler."""
@@ -337,10 +338,9 @@ def pgbouncer(
         f"[databases]\n* = host={url.host} port={url.port}\n\n"
         + "\n".join(["[pgbouncer]", *lines, ""])
     )
-    with running_pgbouncer(home, file, port, log):
-        yield PgBouncer(
-            f"postgresql://postgres@127.0.0.1:{port}/postgres", folder / "ca.pem"
-        )
+    with running_pgbouncer(home, file, port, log) as process:
+        own = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        yield PgBouncer(own, folder / "ca.pem", process)
 
 
 def unpacked(home: Path, program: str) -> list[Path | str]:
@@ -350,7 +350,9 @@ def unpacked(home: Path, program: str) -> list[Path | str]:
 
 
 @contextmanager
-def running_pgbouncer(home: Path, file: Path, port: int, log: Path) -> Iterator[None]:
+def running_pgbouncer(
+    home: Path, file: Path, port: int, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run one with its own libraries, until it listens and then to the end."""
     command = [*unpacked(home, "pgbouncer"), file]
     with log.open("w") as output:
@@ -364,7 +366,7 @@ def running_pgbouncer(home: Path, file: Path, port: int, log: Path) -> Iterator[
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
             time.sleep(0.02)
-        yield
+        yield process
     finally:
         process.kill()  # SIGTERM has another meaning in each generation
         process.wait()
