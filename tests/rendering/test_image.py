@@ -57,6 +57,7 @@ def fill(project: Path) -> None:
     "answers",
     [
         {"runtime": "kubernetes", "cloud": "aws_rds"},
+        {"runtime": "kubernetes", "pooler": "transaction"},
         {"runtime": "cloud_run", "cloud": "gcp_cloud_sql"},
         {"runtime": "container", "cloud": "supabase"},
         {"runtime": "container", "driver": "aiosqlite"},
