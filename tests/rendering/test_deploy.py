@@ -15,6 +15,7 @@ from tests.support.rendering import Answers, render
 FLEET = {"max_instances": 7}
 # That of the image, on which CI tests as well.
 PYTHON = "3.14"
+APPLY = "kubectl apply -k deploy/kubernetes/production"
 # Documents of Kubernetes, by kind and name.
 Found = dict[tuple[str, str], dict[str, Any]]
 
@@ -383,6 +384,20 @@ def test_overlay_is_written_once(
     assert {each["name"] for each in described["images"]} == images
     skipped = yaml.safe_load_all((template / "copier.yml").read_text().split("---")[0])
     assert "/deploy/kubernetes/production/*" in next(skipped)["_skip_if_exists"]
+
+
+def test_release_ends_at_once_when_its_migration_has_failed(
+    everything: Found, folder: Path
+) -> None:
+    """A wait for `complete` alone would go on for an hour: the job is `failed`."""
+    readme = (folder / "shop" / "README.md").read_text()
+
+    waits = re.findall(r"wait --for=(\S+) --timeout=(\w+) (\S+)(.*)", readme)
+    job = f"job/{next(name for kind, name in everything if kind == 'Job')}"
+    assert waits == [
+        ("jsonpath='{.status.conditions[0].status}'=True", "1h", job, ""),
+        ("condition=complete", "10s", job, f" && {APPLY}"),
+    ]
 
 
 def test_cloud_run_starts_as_many_instances_as_there_are_connections_for(
