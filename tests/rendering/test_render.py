@@ -56,6 +56,8 @@ WORDS: dict[str, tuple[str, set[Any]]] = {
     r"docker (build|run)": ("runtime", {"container", "kubernetes", "cloud_run"}),
     r"boto3|aws iam|rds_iam|AWSAuthenticationPlugin": ("cloud", AWS),
     r"truststore\.pki": ("cloud", AWS),
+    # Without these roots no verified connection to a proxy succeeds.
+    r"amazontrust": ("pooler", {"rds_proxy"}),
     r"google-auth|google iam|gcloud sql": ("cloud", {"gcp_cloud_sql"}),
     r"azure-identity|entra|digicert": ("cloud", {"azure"}),
     r"supabase": ("cloud", {"supabase"}),

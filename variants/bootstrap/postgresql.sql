@@ -3,9 +3,10 @@
 {% set ask = neon if cloud == "neon" else "" if has_token else "\\password {0}\n" %}
 {% set others = '"' ~ roles.app ~ '"' ~ (', "' ~ roles.reader ~ '"' if with_replicas else "") %}
 {% set has_iam = has_token and cloud.startswith("aws_") %}
+{% set locked_out = "\n-- From PostgreSQL 16 on who creates a role stays a member of it, and through it of rds_iam:\n-- RDS then asks the administrator for a token, too. Allow rds-db:connect for that user before." if has_iam else "" %}
 -- The roles of the service, and what each may do. Run it once before the first migration,
 -- as an administrator on the server itself, and again after a change:
---     psql postgresql://admin@db.example.com/postgres --file=deploy/bootstrap.sql
+--     psql postgresql://admin@db.example.com/postgres --file=deploy/bootstrap.sql{{ locked_out }}
 {% if not has_token %}
 -- psql asks for the password of a role that is new; without a terminal psql reads the
 -- standard input (`\password` twice).
