@@ -433,8 +433,21 @@ def test_each_url_of_the_answers_reaches_cloud_run(
     names = {"DATABASE_URL", "DATABASE_DIRECT_URL", "DATABASE_REPLICA_URLS"}
     assert names <= given["cloud-run.yaml"].keys()
     assert names - {"DATABASE_REPLICA_URLS"} <= given["cloud-run-migrate.yaml"].keys()
-    used = {value for each in given.values() for value in each.values()}
-    assert set(created) <= used
+    used = {
+        name: {value for value in each.values() if value in secrets}
+        for name, each in given.items()
+    }
+    assert set(created) == set().union(*used.values())
+    # Each account may read its own, so the service has no login of the owner.
+    allowed = re.findall(
+        r"binding (\S+) --role=roles/secretmanager.secretAccessor"
+        r" --member=serviceAccount:(\S+)",
+        readme,
+    )
+    for name, read in used.items():
+        text = (project / "deploy" / name).read_text()
+        (account,) = re.findall(r"serviceAccountName: (\S+)", text)
+        assert {secret for secret, reader in allowed if reader == account} == read
 
 
 def test_longest_name_fits_the_job_of_cloud_run(template: Path, tmp_path: Path) -> None:
@@ -458,6 +471,27 @@ def test_lambda_reserves_as_many_functions_as_there_are_connections_for(
     # It would open a second connection at each start.
     variables = resources["Service"]["Properties"]["Environment"]["Variables"]
     assert variables["DATABASE_BUDGET_CHECK"] == "off"
+
+
+def test_release_on_lambda_migrates_before_its_code_serves(
+    template: Path, tmp_path: Path
+) -> None:
+    """`sam deploy` replaces both functions, and `aws` hides that one has failed."""
+    project = render(template, tmp_path / "shop", {"runtime": "lambda"})
+
+    readme = (project / "README.md").read_text()
+    first, later = (
+        block
+        for block in re.findall(r"(?:^    .+\n)+", readme, re.MULTILINE)
+        if "sam deploy" in block
+    )
+    assert first.index("sam deploy") < first.index("lambda invoke")
+    steps = ("sam build", "update-function-code", "lambda wait", "lambda invoke")
+    places = [later.index(each) for each in (*steps, "&& sam deploy")]
+    assert places == sorted(places)
+    for call in re.findall(r".*lambda invoke.*", first + later):
+        assert "--cli-read-timeout 0 --query FunctionError --output text" in call
+        assert '" = None' in call
 
 
 def test_function_may_log_in_as_its_own_users_alone(
