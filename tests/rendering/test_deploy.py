@@ -439,11 +439,16 @@ def test_each_url_of_the_answers_reaches_cloud_run(
     }
     assert set(created) == set().union(*used.values())
     # Each account may read its own, so the service has no login of the owner.
-    allowed = re.findall(
-        r"binding (\S+) --role=roles/secretmanager.secretAccessor"
-        r" --member=serviceAccount:(\S+)",
-        readme,
-    )
+    allowed = [
+        (secret.replace("$secret", each), account)
+        for names, secret, account in re.findall(
+            r"(?:for secret in (.+); do )?gcloud secrets add-iam-policy-binding (\S+)"
+            r" --role=roles/secretmanager.secretAccessor"
+            r" --member=serviceAccount:([^\s;]+)",
+            readme,
+        )
+        for each in names.split() or [""]
+    ]
     for name, read in used.items():
         text = (project / "deploy" / name).read_text()
         (account,) = re.findall(r"serviceAccountName: (\S+)", text)
