@@ -90,7 +90,9 @@ def test_metrics_are_the_sum_of_the_workers_that_live(
 def test_scrape_of_four_workers_is_right_after_one_was_killed(
     service: Callable[[str], Service], database: Callable[[str], dict[str, str]]
 ) -> None:
-    """What it has counted stays, what it held is gone, and its end is counted."""
+    """What it has counted stays, what it held is gone, and its end is counted; the end
+    of those that a reload replaces is not.
+    """
     shop = service("aiosqlite")
     arguments = (
         f"--pythonpath={PROGRAMS}",
@@ -153,6 +155,11 @@ def test_scrape_of_four_workers_is_right_after_one_was_killed(
         wait_until(lambda: requests(running) == asked + 100)
         wait_until(lambda: state(running) == expected(kept, 1))
         streams.close()
+        # A reload ends all of them, and is no fault.
+        old = workers(running)
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(workers(running)) == 4 and not workers(running) & old)
+        wait_until(lambda: state(running) == expected(0, 1))
         assert running.stop() == 0
 
 

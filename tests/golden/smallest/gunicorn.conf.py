@@ -117,9 +117,11 @@ def post_fork(server: object, worker: Any) -> None:
     drop_inherited_connections()
 
 
-def child_exit(server: object, worker: Any) -> None:
+def child_exit(server: Any, worker: Any) -> None:
     """The gauges of a worker end with it, however it ended."""
-    ENDED.inc()
+    # At a reload there is a successor already.
+    if len(server.WORKERS) < server.num_workers:
+        ENDED.inc()
     mark_process_dead(worker.place)
     ENDED_PIDS[worker.place] = worker.pid
 

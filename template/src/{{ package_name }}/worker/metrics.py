@@ -37,7 +37,7 @@ SECONDS = Histogram(
     "celery_task_seconds",
     "Duration of an attempt.",
     ["task"],
-    buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60),
+    buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 30, 60),
 )
 
 logger = logging.getLogger(__name__)
