@@ -10,13 +10,14 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi import APIRouter, FastAPI, HTTPException, WebSocket
 from fastapi.responses import StreamingResponse
+from fastapi.testclient import TestClient
 from httpx2 import AsyncClient
 from shop import main
 from shop.db.errors import OperationTimeout
 from shop.web import LOG_LEVEL, LOG_STREAM
-from shop.web.logs import JsonHandler, configure_logging
+from shop.web.logs import AnswerCut, JsonHandler, configure_logging
 
 Lines = Callable[..., list[dict[str, Any]]]
 
@@ -115,6 +116,42 @@ async def test_problem_of_the_database_is_a_field(
     (failed,) = lines("shop.web.errors.handlers")
     (broken,) = lines("shop.web.errors.unhandled")
     assert failed["problem"] == broken["problem"] == "timeout"
+    # What the client has got, and whether it was not all.
+    assert [(line["status"], line.get("cut")) for line in lines()] == [
+        (503, None),
+        (200, True),
+    ]
+
+
+def test_line_of_the_server_has_neither_a_query_nor_a_second_traceback(
+    lines: Lines,
+) -> None:
+    server = logging.getLogger("uvicorn.error")
+    for text, *others in (["[accepted]"], ["403"], ["%d", 401]):
+        server.info(f'%s - "WebSocket %s" {text}', "::1", "/ws?token=a", *others)
+    server.error("Exception in ASGI application\n", exc_info=AnswerCut("timeout"))
+    server.error("Exception in ASGI application\n", exc_info=ValueError())
+
+    *handshakes, last = lines("uvicorn.error")
+    assert [line["message"] for line in handshakes] == [
+        f'::1 - "WebSocket /ws" {end}' for end in ("[accepted]", "403", "401")
+    ]
+    assert "ValueError" in last["exception"]
+
+
+def test_lines_of_a_websocket_have_its_id(app: FastAPI, lines: Lines) -> None:
+    @app.websocket("/probe")
+    async def probe(socket: WebSocket) -> None:
+        await socket.accept()
+        logging.getLogger("any").warning("in a websocket")
+        await socket.close()
+
+    headers = {"X-Request-ID": "abc"}
+    with TestClient(app) as client, client.websocket_connect("/probe", headers=headers):
+        pass
+
+    (line,) = lines("any")
+    assert line["request_id"] == "abc"
 
 
 async def test_every_handler_gets_the_lines_of_requests(

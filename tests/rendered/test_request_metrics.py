@@ -1,11 +1,13 @@
 """Metrics of requests: labels are bounded, and the prefix of every router is there."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import StreamingResponse
 from prometheus_client import REGISTRY
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from pydantic import BaseModel
@@ -89,6 +91,39 @@ async def test_problems_are_counted_by_type(app: FastAPI, serve: Any) -> None:
     for kind in FaultKind:
         sample = REGISTRY.get_sample_value("http_problems_total", {"type": kind})
         assert sample is not None
+
+
+async def test_answer_that_is_cut_is_no_success(app: FastAPI, serve: Any) -> None:
+    async def rows(error: Exception) -> AsyncIterator[str]:
+        yield "one"
+        raise error
+
+    @app.get("/cut/{kind}")
+    async def cut(kind: str) -> StreamingResponse:
+        error = OperationTimeout("late") if kind == "late" else ZeroDivisionError()
+        return StreamingResponse(rows(error))
+
+    class Left(Response):
+        async def __call__(self, _: Any, __: Any, send: Any) -> None:
+            """As a stream ends whose client has left."""
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    @app.get("/left")
+    async def left() -> Response:
+        return Left()
+
+    before = value("problems_total", type="timeout")
+    async with serve(app) as client:
+        assert (await client.get("/cut/late")).status_code == 200
+        assert (await client.get("/cut/other")).status_code == 200
+        with pytest.raises(AssertionError):  # of the client: there is no end
+            await client.get("/left")
+
+    assert number("GET", "/cut/{kind}", "5xx") == 2
+    assert number("GET", "/cut/{kind}", "2xx") == 0
+    assert value("problems_total", type="timeout") == before + 1
+    # 499
+    assert number("GET", "/left", "4xx") == 1
 
 
 async def test_request_is_in_progress_until_its_end(

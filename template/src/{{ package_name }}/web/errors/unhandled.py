@@ -4,10 +4,13 @@ import logging
 from traceback import walk_tb
 
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ...db.errors import classify, safe_message
+from ..logs import AnswerCut
+from ..routes import EXCHANGE
 from . import problem
 from .handlers import CANNOT_BE_READ, EXCEPTION_HANDLERS, INTERNAL_ERROR, close
 
@@ -21,10 +24,6 @@ RECEIVERS = {
         WebSocket.receive_json,
     )
 }
-
-
-class AnswerCut(Exception):
-    """What the server gets in the place of a fault of the database."""
 
 
 class UnhandledErrors:
@@ -57,6 +56,8 @@ class UnhandledErrors:
             await self.app(scope, receive, note)
         except Exception as raised:
             error = _handled(raised) or raised
+            if has_begun and isinstance(error, ClientDisconnect):
+                return
             if has_begun and (fault := classify(error)):
                 # Without the traceback, in which the database quotes values.
                 text = "%s after the answer has begun: %s"
@@ -64,6 +65,7 @@ class UnhandledErrors:
                 logger.error(text, fault, safe_message(error), extra=facts)
                 if has_ended:
                     return
+                scope[EXCHANGE].problem = fault
                 raise AnswerCut(fault) from None
             if has_begun and not has_ended:
                 raise

@@ -36,6 +36,7 @@ class Exchange(RequestBodyLimitResponder):
         self.sent = 0  # bytes of the body
         self.has_line = True  # in the log
         self.problem = ""  # the type of an error of the database
+        self.cut = False  # by an error after its start
         self._header = (b"x-request-id", request_id.encode())
         self._began = perf_counter()
         self._ended = 0.0
@@ -49,6 +50,24 @@ class Exchange(RequestBodyLimitResponder):
     def seconds(self) -> float:
         """Until the last byte was sent: a background task comes after that."""
         return (self._ended or perf_counter()) - self._began
+
+    @property
+    def status_class(self) -> str:
+        return "5xx" if self.cut else f"{self.status // 100}xx"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except BaseException:
+            self.cut = self._is_open
+            raise
+        if self._is_open:
+            self.status = 499  # the client has left
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether the answer has begun, and not ended."""
+        return self.response_started and not self._ended
 
     async def send_with_limit(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -77,6 +96,8 @@ class Exchange(RequestBodyLimitResponder):
             "duration_ms": round(self.seconds * 1000, 1),
             "client": client[0] if client else None,
         }
+        if self.cut:
+            fields["cut"] = True
         message = f"{method} {self.scope['path']} {self.status}"
         log_request(logger, level, message, fields)
 
@@ -104,7 +125,7 @@ class RequestMiddleware:
         self.observers = observers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         identity = ""
         for name, value in scope["headers"]:
@@ -114,6 +135,8 @@ class RequestMiddleware:
             identity = f"{random.getrandbits(128):032x}"
         # Not reset: the error handler outside of this middleware uses it.
         request_id.set(identity)
+        if scope["type"] == "websocket":
+            return await self.app(scope, receive, send)
         exchange = Exchange(self.app, self.max_body_size, identity)
         scope[EXCHANGE] = exchange
         for observer in self.observers:

@@ -55,6 +55,20 @@ class JsonHandler(logging.StreamHandler[Any]):
     pass
 
 
+class AnswerCut(Exception):
+    """What the server gets in the place of an error that has its line in the log."""
+
+
+def filter_server(record: logging.LogRecord) -> bool:
+    """Drop the server's line of such an error, and the query of a websocket, where
+    browsers send what else would be a header: a token.
+    """
+    if '"WebSocket %s"' in str(record.msg) and isinstance(record.args, tuple):
+        client, path, *others = record.args
+        record.args = (client, str(path).partition("?")[0], *others)
+    return not (record.exc_info and isinstance(record.exc_info[1], AnswerCut))
+
+
 def log_request(
     logger: logging.Logger, level: int, message: str, fields: dict[str, Any]
 ) -> None:
@@ -113,7 +127,11 @@ def logging_config(level: str) -> dict[str, Any]:
             f"{PACKAGE}.db.engine.pool": {"level": "WARNING"},
             # The servers log through the root; log_request() writes the access log.
             "uvicorn": {"handlers": [], "propagate": True},
-            "uvicorn.error": {"handlers": [], "propagate": True},
+            "uvicorn.error": {
+                "handlers": [],
+                "propagate": True,
+                "filters": [filter_server],
+            },
             "uvicorn.access": {"handlers": [], "propagate": False},
         },
     }

@@ -56,7 +56,7 @@ class RequestMetrics:
             (
                 method if method in METHODS else "other",
                 exchange.path,
-                f"{exchange.status // 100}xx",
+                exchange.status_class,
                 exchange.problem,
                 exchange.seconds,
                 exchange.total_size,
