@@ -17,7 +17,7 @@ from shop.db import open_database
 from shop.db.config.backend import DIALECT
 from shop.db.engine import gate as gates
 from shop.db.engine.create import ENGINES, create_engine
-from shop.db.engine.gate import Gate
+from shop.db.engine.gate import Aborted, Gate
 from shop.db.engine.pool import FairPool
 from shop.db.engine.timing import checkout_deadline, remaining
 from shop.settings import Settings
@@ -279,8 +279,31 @@ async def test_callers_that_are_rejected_leave_the_queue() -> None:
     gate.release()  # before they run
     outcomes = await asyncio.gather(*callers, return_exceptions=True)
 
-    assert [type(outcome) for outcome in outcomes] == [TimeoutError] * 2
+    assert [type(outcome) for outcome in outcomes] == [Aborted] * 2
     assert (gate.waiting, gate.free) == (0, 1)
+
+
+async def test_caller_that_is_sent_elsewhere_does_not_count_as_rejected(
+    settings: Settings,
+) -> None:
+    """Its client gets an answer: from the primary, if this is the pool of a replica."""
+    engine = engine_of(settings, size=1)
+    pool = pool_of(engine)
+
+    async def connect() -> None:
+        async with engine.connect():
+            pass
+
+    async with engine.connect():
+        caller = asyncio.create_task(connect())
+        while not pool.gate.waiting:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        pool.abort(lambda _: None)
+        with pytest.raises(PoolTimeoutError):
+            await caller
+    await engine.dispose()
+
+    assert pool.rejected == 0
 
 
 async def test_first_release_says_nothing_about_the_pace(

@@ -4,19 +4,22 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from database import UNREACHABLE
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 from pydantic import SecretStr, ValidationError
 from shop import main
 from shop.db import Database, Read, Write, bulk_insert, open_database
 from shop.db.config.backend import DIALECT, SCHEMES
+from shop.db.engine.validation import retire
 from shop.db.errors import CommitOutcomeUnknown
 from shop.db.primary import PrimaryOnly
-from shop.db.replicas import replica, router
+from shop.db.replicas import failover, replica, router
 from shop.db.replicas.position import REPORTS_LAG, replay_position
 from shop.db.replicas.router import ReplicaRouter
 from shop.db.replicas.watermark import (
@@ -99,6 +102,51 @@ async def test_replica_that_cannot_be_reached_spoils_no_read(
         assert await probed(database) == "unreachable"
 
         assert await read(database) == 1
+
+
+async def test_replica_that_lags_is_probed_after_the_last_read(
+    routed: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gauge kept the lag of the moment at which reads stopped."""
+    await probed(routed)
+    found = router_of(routed)
+    (one,) = found.replicas
+    monkeypatch.setattr(one, "probe", lambda: None)
+
+    def goes_on(lag: float, idle: float) -> bool:
+        one.lag_seconds, found._used_at = lag, monotonic() - idle
+        return found._tick()
+
+    assert goes_on(0, idle=0)
+    assert not goes_on(0, idle=5)
+    assert goes_on(3, idle=5)
+    assert not goes_on(3, idle=router.WATCH_SECONDS + 5)
+
+
+async def test_name_with_several_addresses_is_no_failover(
+    routed: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of a proxy: the gauge flipped, and its alerts page."""
+    addresses = iter("abac")
+    monkeypatch.setattr(failover, "peer_address", lambda *_: next(addresses))
+    watch: Any = failover._Primary(routed.engine)
+    connection, entry = (
+        SimpleNamespace(driver_connection=None),
+        SimpleNamespace(info={}),
+    )
+
+    def primary() -> set[str]:
+        """After one more connect."""
+        watch.on_connect(connection, entry)
+        values = {
+            host: REGISTRY.get_sample_value("database_primary", {"host": host})
+            for host in "abc"
+        }
+        return {host for host, value in values.items() if value}
+
+    assert [primary() for _ in range(3)] == [{"a"}] * 3
+    retire(routed.engine)
+    assert primary() == {"c"}
 
 
 async def test_start_does_not_wait_for_a_silent_replica(

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
+from kombu.exceptions import OperationalError
+from prometheus_client import REGISTRY
 from shop.db import Database
 from shop.db.errors import CommitOutcomeUnknown
 from shop.features import CONFIGURE
@@ -32,6 +34,11 @@ async def succeed_the_second_time(_: Database, marker: str) -> None:
         Path(marker).mkdir()  # noqa: ASYNC240
         raise CommitOutcomeUnknown("lost")
     logger.info("done, the second time")
+
+
+@task(every=3600)
+async def repeat(_: Database) -> None:
+    """A periodic task."""
 
 
 class Worker:
@@ -153,11 +160,32 @@ async def test_task_is_repeated_after_a_fault_that_may_pass(
     # A first one is seen: before it the counter has been 0.
     assert 'celery_tasks_total{outcome="killed",' + label + "} 0.0" in metrics
     assert "\ncelery_processes 1.0\n" in metrics
+    every = f'celery_task_every_seconds{{task="{__name__}.repeat"}} 3600.0'
+    assert every in metrics
     # From when it was due: the pause before the second attempt is no wait.
     assert "celery_task_wait_seconds_count{" + label + "} 2.0" in metrics
     late = re.search(rf"celery_task_wait_seconds_sum{{{label}}} (.+)\n", metrics)
     assert late
     assert 0 < float(late[1]) < seconds - pause
+
+
+@pytest.mark.usefixtures("configured")
+async def test_task_that_no_broker_takes_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OperationalError("refused")
+
+    def unpublished() -> float | None:
+        labels = {"task": "tasks.greet"}
+        return REGISTRY.get_sample_value("celery_tasks_unpublished_total", labels)
+
+    monkeypatch.setattr(greet._registered, "apply_async", refuse)
+    before = unpublished()
+
+    assert before is not None  # from 0 on
+    assert await greet.enqueue("ada") is False
+    assert unpublished() == before + 1
 
 
 async def test_task_can_be_called_without_a_worker(

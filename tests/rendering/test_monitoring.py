@@ -28,6 +28,7 @@ QUANTILE = re.compile(
 )
 REPLICAS = ("db3:5432", "db4:5432")
 # Of an instance that is not the service's.
+EVERY = "celery_task_every_seconds|instance='w',task='payments.sweep'"
 PROCESSES = "celery_processes|instance='w'"
 # Of Prometheus itself.
 UP = {"up"}
@@ -78,6 +79,9 @@ def quiet() -> dict[str, str]:
     # The longest tasks take half of the time limit, and not more.
     series |= slow("celery_task_seconds", task, "10", "30")
     series |= histogram("celery_task_wait_seconds", task, 2, "0.1")
+    # One of a long period is in no range of a rule.
+    series |= {EVERY: "60", "celery_task_every_seconds|task='payments.bill'": "86400"}
+    series[f"celery_tasks_unpublished_total|{task}"] = "0"
     series[f"celery_tasks_in_progress|{task}"] = "1"
     series["tracing_spans_dropped_total|reason='queue full'"] = "0"
     return series | {PROCESSES: "4"}
@@ -143,6 +147,12 @@ PROVOKED: dict[str, dict[str, str]] = {
     "ReplicaLag": {"database_replica_lag_seconds|pool='db3:5432'": "1.5"},
     "SlowReplicas": slow("database_replica_wait_seconds", "", "0.01"),
     "TasksFailed": {f"celery_tasks_total|{TASK},outcome='failed'": "0x58 1"},
+    # Requests publish their tasks while the scheduler is gone.
+    "PeriodicTaskMissing": {
+        f"celery_tasks_total|{TASK},outcome='done'": "100",
+        "celery_tasks_total|task='payments.pay',outcome='done'": "0+9",
+    },
+    "TasksUnpublished": {f"celery_tasks_unpublished_total|{TASK}": "0x58 1"},
     "NoTaskDone": {f"celery_tasks_total|{TASK},outcome='done'": "100"},
     "SlowTasks": slow("celery_task_seconds", TASK, "30", "60"),
     "TasksLate": slow("celery_task_wait_seconds", TASK, "0.5"),

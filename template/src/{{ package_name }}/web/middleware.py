@@ -51,23 +51,14 @@ class Exchange(RequestBodyLimitResponder):
         """Until the last byte was sent: a background task comes after that."""
         return (self._ended or perf_counter()) - self._began
 
-    @property
-    def status_class(self) -> str:
-        return "5xx" if self.cut else f"{self.status // 100}xx"
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         except BaseException:
-            self.cut = self._is_open
+            self.cut = self.response_started and not self._ended
             raise
-        if self._is_open:
+        if self.response_started and not self._ended:
             self.status = 499  # the client has left
-
-    @property
-    def _is_open(self) -> bool:
-        """Whether the answer has begun, and not ended."""
-        return self.response_started and not self._ended
 
     async def send_with_limit(self, message: Message) -> None:
         if message["type"] == "http.response.start":

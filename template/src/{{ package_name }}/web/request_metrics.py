@@ -56,7 +56,7 @@ class RequestMetrics:
             (
                 method if method in METHODS else "other",
                 exchange.path,
-                exchange.status_class,
+                "5xx" if exchange.cut else f"{exchange.status // 100}xx",
                 exchange.problem,
                 exchange.seconds,
                 exchange.total_size,

@@ -8,6 +8,10 @@ from time import monotonic
 WINDOW_SECONDS = 4
 
 
+class Aborted(TimeoutError):
+    """The server is silent: the caller tries elsewhere."""
+
+
 class Gate:
     """A semaphore that serves first come, first served, and predicts the wait.
 
@@ -90,9 +94,9 @@ class Gate:
         self.free += 1
 
     def reject_all(self) -> None:
-        """Let every waiting caller go elsewhere: TimeoutError."""
+        """Let every waiting caller go elsewhere."""
         for waiter in self._waiters:
-            _reject(waiter)
+            _reject(waiter, Aborted())
 
     def _measure(self) -> None:
         self._passed += 1
@@ -103,6 +107,6 @@ class Gate:
             self._passed /= 2
 
 
-def _reject(waiter: "asyncio.Future[None]") -> None:
+def _reject(waiter: "asyncio.Future[None]", error: TimeoutError | None = None) -> None:
     if not waiter.done():
-        waiter.set_exception(TimeoutError())
+        waiter.set_exception(error or TimeoutError())

@@ -127,11 +127,7 @@ def logging_config(level: str) -> dict[str, Any]:
             f"{PACKAGE}.db.engine.pool": {"level": "WARNING"},
             # The servers log through the root; log_request() writes the access log.
             "uvicorn": {"handlers": [], "propagate": True},
-            "uvicorn.error": {
-                "handlers": [],
-                "propagate": True,
-                "filters": [filter_server],
-            },
+            "uvicorn.error": {"propagate": True, "filters": [filter_server]},
             "uvicorn.access": {"handlers": [], "propagate": False},
         },
     }

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self
 
 from celery import Celery, signals  # type: ignore[import-untyped]
 from kombu.exceptions import OperationalError
+from prometheus_client import Counter
 
 from ..db.database import Database
 from .settings import WorkerSettings
@@ -32,6 +33,10 @@ PUBLISH_SECONDS = 5
 # Pauses of 1 + 2 + ... + 32 + 4 x 60 s, half of each at random; then the task fails.
 # The pause after a process was killed is 1 s.
 RETRIES = {"max_retries": 10, "default_retry_delay": 1}
+
+UNPUBLISHED = Counter(
+    "celery_tasks_unpublished_total", "Tasks that no broker took.", ["task"]
+)
 
 logger = logging.getLogger(__name__)
 # Tasks are found in tasks.py, and in the modules that the routes import.
@@ -95,6 +100,7 @@ class Task(Generic[P]):
             text = str(error) or f"{type(error).__name__} after {PUBLISH_SECONDS} s"
             facts = {"task": self._registered.name, "error": text}
             logger.warning("task %(task)s not published: %(error)s", facts, extra=facts)
+            UNPUBLISHED.labels(self._registered.name).inc()
             return False
         return True
 
@@ -115,6 +121,7 @@ def task(
         def run(self: Any, *args: P.args, **kwargs: P.kwargs) -> None:
             Configuration.run(self, lambda each: function(each, *args, **kwargs))
 
+        UNPUBLISHED.labels(name)  # from 0 on, so that a first one is seen
         registered = celery.task(run, name=name, bind=True, **RETRIES | options)
         if every:
             due = {"task": name, "schedule": every, "options": {"expires": every}}

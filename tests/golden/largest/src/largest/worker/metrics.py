@@ -17,7 +17,7 @@ from celery.exceptions import (  # type: ignore[import-untyped]
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.multiprocess import mark_process_dead
 
-from .app import Configuration, celery
+from .app import Configuration, beat_schedule, celery
 
 OUTCOMES = ("done", "retried", "requeued", "failed", "killed")
 TASKS_TOTAL = Counter("celery_tasks_total", "Attempts that ended.", ["task", "outcome"])
@@ -26,6 +26,9 @@ IN_PROGRESS = Gauge(
 )
 PROCESSES = Gauge(
     "celery_processes", "Processes that run tasks.", multiprocess_mode="livesum"
+)
+EVERY = Gauge(
+    "celery_task_every_seconds", "Its period.", ["task"], multiprocess_mode="livemax"
 )
 WAIT = Histogram(
     "celery_task_wait_seconds",
@@ -103,6 +106,8 @@ def begin_process(**_: Any) -> None:
     """Remove the gauges that the predecessor has left, and count this process."""
     mark_process_dead(getattr(current_process(), "index", "parent"))  # type: ignore[no-untyped-call]
     PROCESSES.set(1)
+    for each in beat_schedule.values():
+        EVERY.labels(each["task"]).set(each["schedule"])
     for task in celery.tasks:
         for outcome in () if task.startswith("celery.") else OUTCOMES:
             TASKS_TOTAL.labels(task, outcome)  # from 0 on, so that a first one is seen

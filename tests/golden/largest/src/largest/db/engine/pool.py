@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 from sqlalchemy.util import await_only
 
-from .gate import Gate
+from .gate import Aborted, Gate
 from .timing import Ticker, checkout_deadline
 
 PACKAGE = __name__.partition(".")[0]
@@ -120,8 +120,9 @@ class FairPool(AsyncAdaptedQueuePool):
     def _queue(self) -> None:
         try:
             await_only(self.gate.acquire(self.timeout()))
-        except TimeoutError:
-            self.count_rejected()
+        except TimeoutError as error:
+            if not isinstance(error, Aborted):
+                self.count_rejected()
             raise PoolBusyError(
                 f"no connection within {self.timeout():g} s: {self.gate.permits} in"
                 f" use, {self.gate.waiting} waiting",

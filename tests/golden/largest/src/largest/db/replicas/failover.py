@@ -22,7 +22,7 @@ from ..engine.validation import check_idle, retire, retired_at
 
 PRIMARY = Gauge(
     "database_primary",
-    "1 for the server of the newest connection to the primary, of any process.",
+    "1 for the server that a process takes for the primary.",
     ["host"],
     multiprocess_mode="livemax",
 )
@@ -66,7 +66,7 @@ def _reject_standby(engine: AsyncEngine, connection: Any) -> None:
 
 
 class _Primary:
-    """The server of the newest connection of one pool: logged when it has changed."""
+    """The server that one pool takes for the primary: logged when it has changed."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -82,13 +82,12 @@ class _Primary:
         # connect after the pool was retired is a failover.
         is_failover = "host" in entry.info or retired_at(self._engine) > self._since
         self._since = monotonic()
-        if address == self._address:
+        if address == self._address or (self._address and not is_failover):
             return
         if self._address:
             PRIMARY.labels(self._address).set(0)
-            if is_failover:
-                facts = {"primary": address, "was": self._address}
-                text = "primary is %(primary)s now, was %(was)s"
-                logger.warning(text, facts, extra=facts)
+            facts = {"primary": address, "was": self._address}
+            text = "primary is %(primary)s now, was %(was)s"
+            logger.warning(text, facts, extra=facts)
         PRIMARY.labels(address).set(1)
         self._address = address

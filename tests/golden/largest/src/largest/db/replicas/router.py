@@ -31,6 +31,9 @@ from .watermark import (
 PROBE_INTERVAL_SECONDS = 0.25
 # Between two samples of the primary's position, to know the lag of the replicas.
 PRIMARY_SAMPLE_INTERVAL_SECONDS = 1
+# After the last read a replica that lags is probed for so long: else the gauge would
+# keep the lag of that moment.
+WATCH_SECONDS = 600
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +48,8 @@ class ReplicaRouter:
         self.fallbacks: Counter[str] = Counter()  # by reason
         self.waits: list[float] = []  # seconds
         self._turn = 0
-        self._used = False
         self._ticker = Ticker(PROBE_INTERVAL_SECONDS, self._tick)
-        self._sampled_at = 0.0
+        self._sampled_at = self._used_at = 0.0
         self._sample: asyncio.Task[None] | None = None
 
     async def choose(self, current: Target | None) -> Target:
@@ -63,7 +65,7 @@ class ReplicaRouter:
             self.reads[current.name] -= 1  # a session counts as one read
         elif current:
             return current
-        self._used = True
+        self._used_at = monotonic()
         if self._ticker.loop is not asyncio.get_running_loop():
             self._ticker.start()
         return self._next(goal) or await self._wait_for(goal)
@@ -158,16 +160,17 @@ class ReplicaRouter:
     def _tick(self) -> bool:
         for replica in self.replicas:
             replica.probe()
-        since = monotonic() - self._sampled_at
+        since = (now := monotonic()) - self._sampled_at
         if not self._sample and since > PRIMARY_SAMPLE_INTERVAL_SECONDS:
             # Even if it fails: a name may lead to a standby for a minute.
-            self._sampled_at = monotonic()
+            self._sampled_at = now
             sample = self._sample_primary()
             self._sample = asyncio.create_task(sample, context=Context())
         export(self.reads, self.fallbacks, self.waits, self.replicas)
         pools: list[Any] = [each.engine.sync_engine.pool for each in self.replicas]
-        used, self._used = self._used, False
-        return used or any(pool.checkedout() for pool in pools)
+        lags = any(each.lag_seconds > PROBE_INTERVAL_SECONDS for each in self.replicas)
+        seconds = WATCH_SECONDS if lags else PROBE_INTERVAL_SECONDS
+        return now - self._used_at < seconds or any(pool.checkedout() for pool in pools)
 
     async def _sample_primary(self) -> None:
         engine = self.primary.engine
