@@ -199,6 +199,20 @@ async def test_without_a_recorded_trace_there_are_no_spans(
     assert spans.names == []
 
 
+async def test_method_that_is_not_known_is_in_no_name(
+    app: FastAPI, serve: object, spans: Spans
+) -> None:
+    """A client can send any, and a backend has a list of all names."""
+    async with serve(app) as client:  # type: ignore[operator]
+        await client.request("BREW", "/orders")
+
+    (request,) = spans.get_finished_spans()
+    assert request.attributes
+    assert request.name == f"HTTP {request.attributes['http.route']}"
+    assert request.attributes["http.request.method"] == "_OTHER"
+    assert request.attributes["http.request.method_original"] == "BREW"
+
+
 async def test_request_has_its_route_and_status(
     app: FastAPI, serve: object, spans: Spans
 ) -> None:

@@ -77,17 +77,19 @@ def _trace_start(send: Send) -> Send:
 
 def _describe(span: Span, scope: Scope, exchange: Exchange) -> None:
     method, client = scope["method"], scope.get("client")
-    # A client can send any.
-    method = method if method in METHODS else "_OTHER"
-    span.set_attribute("http.request.method", method)
+    is_known = method in METHODS  # a client can send any
+    if not is_known:
+        span.set_attribute("http.request.method_original", method)
+    span.set_attribute("http.request.method", method if is_known else "_OTHER")
     span.set_attribute("http.response.status_code", exchange.status)
     span.set_attribute("url.path", scope["path"])
     span.set_attribute("url.scheme", scope["scheme"])
     if client:
         span.set_attribute("client.address", client[0])
-    span.update_name(method)
+    name = method if is_known else "HTTP"
+    span.update_name(name)
     if exchange.route:
-        span.update_name(f"{method} {exchange.path}")
+        span.update_name(f"{name} {exchange.path}")
         span.set_attribute("http.route", exchange.path)
     if exchange.status >= 500:
         span.set_status(StatusCode.ERROR)
