@@ -106,7 +106,7 @@ PROTECTIONS = {
     ),
     "rejection of all": Protection(
         "db/engine/gate.py",
-        "            _reject(waiter)",
+        "            _reject(waiter, Aborted())",
         "            pass",
         "test_pool.py::test_callers_that_are_rejected_leave_the_queue",
         drivers=("aiosqlite",),

@@ -163,7 +163,7 @@ class ReplicaRouter:
         since = (now := monotonic()) - self._sampled_at
         if not self._sample and since > PRIMARY_SAMPLE_INTERVAL_SECONDS:
             # Even if it fails: a name may lead to a standby for a minute.
-            self._sampled_at = now
+            self._sampled_at = monotonic()
             sample = self._sample_primary()
             self._sample = asyncio.create_task(sample, context=Context())
         export(self.reads, self.fallbacks, self.waits, self.replicas)
