@@ -288,7 +288,7 @@ PROTECTIONS = {
     "log of a failover": Protection(
         "failover_is_logged",
         "db/replicas/failover.py",
-        "if is_failover:",
+        "if self._address:",
         "if False:",
         drivers=("asyncpg", "psycopg"),
     ),
