@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, time
 from enum import Enum
+from hashlib import sha256
 from typing import Any, ClassVar, Literal, get_origin
 
 import sqlalchemy as sa
@@ -98,10 +99,19 @@ def text_enum(members: Any, length: int = 32) -> sa.Enum:
     )
 
 
+def _check_name(constraint: Any, _: sa.Table) -> str:
+    """The name it has, or one made of its condition."""
+    if isinstance(constraint.name, str):
+        return constraint.name
+    condition = constraint.sqltext.compile()
+    return sha256(f"{condition}{condition.params}".encode()).hexdigest()[:8]
+
+
 class Base(DeclarativeBase):
     # With a name for each constraint a later migration can drop it.
     metadata = sa.MetaData(
         naming_convention={
+            "constraint_name": _check_name,
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
             "ck": "ck_%(table_name)s_%(constraint_name)s",
