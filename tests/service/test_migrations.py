@@ -408,3 +408,133 @@ def test_lines_of_a_migration_have_the_shape_of_the_log(
     assert any(each["logger"].startswith("alembic") for each in records)
     for each in records:
         assert {"time", "level", "logger", "message"} <= each.keys()
+
+
+# Keys in a circle, a tree, a view, and a constraint without a name.
+ORDINARY_MODELS = """
+from sqlalchemy import CheckConstraint, Computed
+
+
+class Role(Base):
+    __tablename__ = "roles"
+    __table_args__ = (CheckConstraint("name <> ''"), CheckConstraint("name <> 'root'"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20))
+    double: Mapped[int] = mapped_column(Computed("id * 2", persisted=True))
+
+
+class User(Base):
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    role_id: Mapped[int] = mapped_column(ForeignKey("roles.id"))
+    team_id: Mapped[int | None] = mapped_column(ForeignKey("teams.id"))
+
+
+class Team(Base):
+    __tablename__ = "teams"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+
+
+class Place(Base):
+    __tablename__ = "places"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("places.id"))
+
+
+class RoleName(Base):
+    __tablename__ = "role_names"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20))
+"""
+# Rows, reads, a change of a column, and no way back.
+ORDINARY_MIGRATION = """
+    op.execute("CREATE VIEW role_names AS SELECT id, name FROM roles")
+    roles = sa.table("roles", sa.column("id"), sa.column("name"))
+    op.bulk_insert(roles, [{"id": 1, "name": "admin"}, {"id": 2, "name": "user"}])
+    for row in op.get_bind().execute(sa.select(roles)):
+        op.execute(sa.update(roles).where(roles.c.id == row.id).values(name="x"))
+    op.execute("INSERT INTO places (id) VALUES (1)")
+    with op.batch_alter_table("places") as batch:
+        batch.add_column(sa.Column("name", sa.String(20)))
+"""
+ORDINARY_TESTS = """
+import pytest
+from sqlalchemy import delete, func, select
+
+from shop.models import Place, Role, RoleName, Team, User
+
+
+@pytest.mark.parametrize("turn", range(2))
+async def test_rows(turn, client, database):
+    async with database.write() as session:
+        assert [*await session.scalars(select(Role.double).order_by(Role.id))] == [2, 4]
+        assert await session.scalar(select(func.count()).select_from(RoleName)) == 2
+        for empty in (User, Team):
+            assert not await session.scalar(select(func.count()).select_from(empty))
+        assert [*await session.scalars(select(Place.id))] == [1]
+        await session.execute(delete(Role).where(Role.id == 2))
+        session.add(user := User(id=1, role_id=1))
+        session.add(Place(id=3, parent_id=1))
+        await session.flush()
+        session.add(Place(id=2, parent_id=3))
+        session.add(Team(id=1, owner_id=1))
+        await session.flush()
+        user.team_id = 1
+
+
+async def test_keys_are_checked_again(client, database):
+    from sqlalchemy.exc import IntegrityError
+
+    with pytest.raises(IntegrityError):
+        async with database.write() as session:
+            session.add(User(id=1, role_id=5))
+"""
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "asyncmy", "aiosqlite"])
+def test_tests_pass_with_ordinary_models_and_migrations(
+    service: Callable[[str], Service],
+    database: Callable[[str], dict[str, str]],
+    tmp_path: Path,
+    driver: str,
+) -> None:
+    shop, variables = copied(service(driver), tmp_path / "shop"), database(driver)
+    versions = shop.folder / "migrations" / "versions"
+    own = {"PYTHONPATH": str(shop.folder / "src"), **variables}
+    with (shop.folder / "src" / "shop" / "models.py").open("a") as models:
+        models.write(ORDINARY_MODELS)
+    options = shop.folder / "migrations" / "options.py"
+    ignored = "IGNORED_TABLES: list[str] = "
+    text = options.read_text().replace(f"{ignored}[]", f'{ignored}["role_names"]')
+    options.write_text(text)
+    for arguments in (
+        ("upgrade", "head"),
+        ("revision", "--autogenerate", "--rev-id=0002", "--message=Models"),
+    ):
+        done = shop.command("alembic", *arguments, **own)
+        assert done.returncode == 0, done.stderr
+        assert "SAWarning" not in done.stderr
+    (written,) = versions.glob("*_models.py")
+    # A hash that is the same in each process.
+    assert len({*re.findall(r"ck_roles_[0-9a-f]{8}\b", written.read_text())}) == 2
+    with (shop.folder / "src" / "shop" / "models.py").open("a") as models:
+        models.write("\n\nPlace.name = mapped_column(String(20))\n")
+    (versions / "0003.py").write_text(
+        REVISION.format(
+            number=3,
+            before=2,
+            upgrade=ORDINARY_MIGRATION.strip(),
+            downgrade="raise NotImplementedError",
+        )
+    )
+    (shop.folder / "tests" / "test_rows.py").write_text(ORDINARY_TESTS)
+    tests = ("tests/test_rows.py", "tests/test_migrations.py")
+    done = shop.command("python", "-m", "pytest", "-q", *tests, **own)
+
+    assert done.returncode == 0, done.stdout

@@ -14,6 +14,9 @@ PORT = 3306
 IN_COMPOSE = "mysql://root:app@{}/app"
 SLOW = "SELECT SLEEP(1)"
 DROP = "DROP DATABASE {}"
+# To empty a table, whatever keys lead to it.
+EMPTY = "DELETE FROM {}"
+KEYS_OFF, KEYS_ON = ["SET foreign_key_checks=0"], ["SET foreign_key_checks=1"]
 PACKAGE = None  # none brings the binaries
 HELP = (
     "There is no MariaDB or MySQL here: set DATABASE_URL, or install one"

@@ -1,5 +1,6 @@
 """A migrated database for the session, and the service on it, over HTTP."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
@@ -13,11 +14,12 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from database import QUIET, UNREACHABLE, scratch_database
+from database import EMPTY, KEYS_OFF, KEYS_ON, QUIET, UNREACHABLE, scratch_database
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
-from sqlalchemy import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, Table, inspect, make_url, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.schema import sort_tables_and_constraints
 
 from largest import main
 from largest.db import Base, Database, open_database
@@ -27,6 +29,8 @@ from largest.settings import Settings
 
 VARIABLES = {field.upper() for field in ServiceSettings.model_fields}
 Serve = Callable[[FastAPI], AbstractAsyncContextManager[AsyncClient]]
+# What the migrations have left in each table: as it is stored, and to insert it.
+ROWS: dict[Table, tuple[Any, list[dict[str, Any]]]] = {}
 
 
 def load(**values: Any) -> Settings:
@@ -35,6 +39,53 @@ def load(**values: Any) -> Settings:
         return Settings.load(**values)
     except SystemExit as error:
         pytest.exit(f"{error} Write it to .env, which make test reads.", returncode=1)
+
+
+def base_tables(connection: Connection) -> list[Table]:
+    """Tables of the models that are no views, parents first."""
+    inspector = inspect(connection)
+    return [
+        table
+        for table, _ in sort_tables_and_constraints(Base.metadata.tables.values())
+        if table is not None and table.name in inspector.get_table_names(table.schema)
+    ]
+
+
+async def stored(connection: AsyncConnection, table: Table) -> Any:
+    """Without types: they may reject what a test has written past them."""
+    return (await connection.execute(select(text("*")).select_from(table))).all()
+
+
+async def note_rows(settings: Settings) -> None:
+    async with (
+        open_database(settings) as database,
+        database.engine.connect() as connection,
+    ):
+        for table in await connection.run_sync(base_tables):
+            columns = [each for each in table.columns if not each.computed]
+            rows = (await connection.execute(select(*columns))).all()
+            names = [each.key for each in columns]
+            values = [dict(zip(names, row, strict=True)) for row in rows]
+            ROWS[table] = (await stored(connection, table), values)
+
+
+async def restore_rows(database: Database) -> None:
+    async with database.engine.connect() as connection:
+        changed = [
+            table
+            for table, (rows, _) in ROWS.items()
+            if await stored(connection, table) != rows
+        ]
+        if not changed:
+            return
+        names = map(connection.dialect.identifier_preparer.format_table, changed)
+        for statement in (*KEYS_OFF, *map(EMPTY.format, names)):
+            await connection.exec_driver_sql(statement)
+        for table, (rows, values) in ROWS.items():
+            if rows and await stored(connection, table) != rows:
+                await connection.execute(table.insert(), values)
+        for statement in KEYS_ON:
+            await connection.exec_driver_sql(statement)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -87,7 +138,9 @@ def settings(
         for name, value in QUIET.items():
             environment.setenv(name, value)
         command.upgrade(alembic, "head")
-        yield load()
+        settings = load()
+        asyncio.run(note_rows(settings))
+        yield settings
 
 
 @pytest.fixture
@@ -103,11 +156,11 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def app(settings: Settings, database: Database) -> AsyncIterator[FastAPI]:
-    """Empties every table afterwards: what a request commits is really committed."""
+    """What a request commits is really committed: afterwards each table has what the
+    migrations have left.
+    """
     yield main.create_app(settings)
-    async with database.write() as session:
-        for table in reversed(Base.metadata.sorted_tables):
-            await session.execute(table.delete())
+    await restore_rows(database)
 
 
 @pytest.fixture(scope="session")

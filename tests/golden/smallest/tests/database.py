@@ -11,6 +11,9 @@ SLOW = (
     "WITH RECURSIVE counter(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counter"
     " WHERE n < 10000000) SELECT count(*) FROM counter"
 )
+# To empty a table, whatever keys lead to it.
+EMPTY = "DELETE FROM {}"
+KEYS_OFF, KEYS_ON = ["PRAGMA foreign_keys=OFF"], ["PRAGMA foreign_keys=ON"]
 UNREACHABLE = {"database_path": Path("/nowhere/database.sqlite3")}
 # The log has what a test provokes, and nothing else.
 QUIET = {"LOG_LEVEL": "WARNING"}
