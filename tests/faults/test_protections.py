@@ -806,7 +806,7 @@ PROTECTIONS = {
     ),
     "faults of a TaskGroup": Protection(
         "web/errors/handlers.py",
-        "    ExceptionGroup: database_error,\n",
+        "    ExceptionGroup: _group_error,\n",
         "",
         "test_sessions.py::test_fault_of_a_task_group_has_its_answer",
     ),

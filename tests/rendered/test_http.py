@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import uvicorn
-from fastapi import BackgroundTasks, FastAPI, HTTPException
+from fastapi import BackgroundTasks, FastAPI, HTTPException, Request
 from httpx2 import ASGITransport, AsyncClient, Response
 from pydantic import BaseModel
-from shop import api, main
+from shop import api, features, main
+from shop.db import Database
 from shop.db.errors import CommitOutcomeUnknown
 from shop.settings import Settings
 from shop.web import health
+from sqlalchemy import select
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import StreamingResponse
@@ -275,3 +277,96 @@ async def test_readiness_asks_what_is_the_service_s_own(
         await ask(200, search="reachable", silent="reachable", **reachable)
         broken.add("search")
         await ask(200, search="failing", silent="reachable", **reachable)
+
+
+class OutOfStock(Exception):  # noqa: N818
+    """One of an owner."""
+
+
+async def out_of_stock(_: Any, error: OutOfStock) -> Any:
+    return features.problem(409, str(error), kind="out-of-stock")
+
+
+@pytest.fixture
+async def own(settings: Settings, serve: Any) -> Any:
+    """An app with a handler of its own, and one that it mounts."""
+    with pytest.MonkeyPatch.context() as patch:
+        handlers = {OutOfStock: out_of_stock}
+        patch.setattr(api, "EXCEPTION_HANDLERS", handlers)
+        app = main.create_app(settings)
+    sub = FastAPI(exception_handlers={**features.EXCEPTION_HANDLERS, **handlers})
+    app.mount("/sub", sub)
+
+    async def fail(error: Exception) -> None:
+        raise error
+
+    async def alone(kind: str) -> None:
+        await fail(ERRORS[kind][0])
+
+    async def in_tasks(kind: str) -> None:
+        async with asyncio.TaskGroup() as group:
+            for error in ERRORS[kind]:
+                group.create_task(fail(error))
+
+    for each in (app, sub):
+        each.get("/alone/{kind}")(alone)
+        each.get("/in-tasks/{kind}")(in_tasks)
+    async with serve(app) as client:
+        yield client
+
+
+ERRORS: dict[str, list[Exception]] = {
+    "own": [OutOfStock("None left.")],
+    "own-twice": [OutOfStock("None left."), OutOfStock("None left.")],
+    "http": [HTTPException(404, "No such order.")],
+    "two": [HTTPException(404), OutOfStock()],
+    "two-http": [HTTPException(404), HTTPException(500)],
+    "bug": [ZeroDivisionError()],
+    "bugs": [ExceptionGroup("", [ZeroDivisionError(), HTTPException(404)])],
+}
+
+
+@pytest.mark.parametrize("place", ["", "/sub"])
+@pytest.mark.parametrize("path", ["alone/own", "in-tasks/own", "in-tasks/own-twice"])
+async def test_exception_of_the_owner_has_the_answer_of_its_handler(
+    own: AsyncClient, place: str, path: str
+) -> None:
+    answer = await own.get(f"{place}/{path}")
+    assert is_problem(answer, 409)
+    assert answer.json()["detail"] == "None left."
+
+
+@pytest.mark.parametrize("path", ["/in-tasks/http", "/sub/alone/http"])
+async def test_http_exception_has_its_answer(own: AsyncClient, path: str) -> None:
+    assert is_problem(await own.get(path), 404)
+
+
+@pytest.mark.parametrize("kind", ["two", "two-http", "bug", "bugs"])
+async def test_group_of_several_kinds_is_500(own: AsyncClient, kind: str) -> None:
+    assert is_problem(await own.get(f"/in-tasks/{kind}"), 500)
+
+
+async def test_api_of_an_older_release_has_no_handlers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(api, "EXCEPTION_HANDLERS")
+    assert main.create_app(settings)
+
+
+async def test_resources_may_take_the_database(
+    settings: Settings, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def resources(settings: Settings, database: Database) -> AsyncIterator[Any]:
+        async with database.read() as session:
+            yield {"found": await session.scalar(select(1))}
+
+    monkeypatch.setattr(api, "resources", resources)
+    app = main.create_app(settings)
+
+    @app.get("/found")
+    async def found(request: Request) -> Any:
+        return request.state.found
+
+    async with serve(app) as client:
+        assert (await client.get("/found")).json() == 1

@@ -12,6 +12,8 @@ from .db.replicas.watermark import READ_AFTER
 from .tracing.context import log_trace_id
 from .tracing.http import TraceRequests
 from .tracing.tasks import TRACE_CONTEXT, trace_tasks
+from .web.errors import problem as problem
+from .web.errors.handlers import EXCEPTION_HANDLERS as EXCEPTION_HANDLERS
 from .web.logs import REQUEST_ID
 from .web.metrics import MetricsPort, MetricsSettings
 from .web.metrics import router as metrics

@@ -1,6 +1,6 @@
-"""What this service adds: routes, middleware, and the resources it keeps open."""
+"""What this service adds: routes, middleware, error answers, and open resources."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,10 +18,15 @@ router.include_router(payments.router)
 # client's disconnect.
 MIDDLEWARE: list[Middleware] = []
 
+# By the class of an exception of yours; `Exception` itself stays a 500.
+EXCEPTION_HANDLERS: dict[Any, Callable[..., Any]] = {}
+
 
 @asynccontextmanager
 async def resources(settings: Settings) -> AsyncIterator[dict[str, Any]]:
     """Open what lives as long as the process, such as an HTTP client.
+
+    One more parameter, `database: Database`, has the pool of the requests.
 
     The names you yield are attributes of `request.state`. With one more,
     `readiness_checks`, /readyz also asks what is yours: a dict of a name and of an

@@ -8,6 +8,8 @@ from fastapi import APIRouter
 from fastapi.telemetry import TelemetryConfig
 
 from .db.features import DatabaseSettings
+from .web.errors import problem as problem
+from .web.errors.handlers import EXCEPTION_HANDLERS as EXCEPTION_HANDLERS
 from .web.metrics import MetricsPort, MetricsSettings
 from .web.metrics import router as metrics
 from .web.middleware import Observer

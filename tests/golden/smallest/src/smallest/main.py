@@ -1,12 +1,16 @@
 """START HERE: the application, what it opens, and what it answers."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from inspect import signature
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from . import api
+from .db import Database
 from .db.doctor.startup_check import open_database_checked
 from .features import (
     CONFIGURE,
@@ -41,7 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         routes.read(app)
         async with (
             open_database_checked(settings) as database,
-            api.resources(settings) as resources,
+            _resources(settings, database) as resources,
         ):
             found = health.open_health(database, resources.get("readiness_checks", {}))
             own = {"settings": settings, "database": database, "health": found}
@@ -53,7 +57,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # A redirect would go to any Host, and to http:// behind a proxy.
         redirect_slashes=False,
         lifespan=lifespan,
-        exception_handlers=EXCEPTION_HANDLERS,
+        # An api.py of an older release has none.
+        exception_handlers=EXCEPTION_HANDLERS | getattr(api, "EXCEPTION_HANDLERS", {}),
         middleware=[
             *default_middleware(settings, routes, OBSERVERS),
             *edge_middleware(settings, OUTER_MIDDLEWARE),
@@ -70,3 +75,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(api.router)
     app.warn_about_shared_ids()
     return app
+
+
+def _resources(
+    settings: Settings, database: Database
+) -> AbstractAsyncContextManager[dict[str, Any]]:
+    """With the database for those that have a parameter of that name."""
+    resources: Any = api.resources
+    if "database" in signature(resources).parameters:
+        resources = partial(resources, database=database)
+    return resources(settings)  # type: ignore[no-any-return]

@@ -1,8 +1,9 @@
 """Handlers of the errors that have an answer of their own."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from inspect import isawaitable
 from typing import Any
 
 from fastapi import Request, Response
@@ -94,6 +95,29 @@ async def database_error(
     return problem(status, detail, kind=fault, headers=headers)
 
 
+async def _group_error(
+    connection: HTTPConnection, group: ExceptionGroup[Exception]
+) -> Response | None:
+    """Of a TaskGroup: errors of one kind have the answer of the first of them."""
+    leaves = [*_leaves(group)]
+    kinds = {(type(each), getattr(each, "status_code", None)) for each in leaves}
+    handlers = connection.app.exception_handlers
+    classes = type(leaves[0]).__mro__
+    handler = next((handlers[each] for each in classes if each in handlers), None)
+    if len(kinds) > 1 or not handler or classify(group):
+        return await database_error(connection, group)
+    answer: Response | None = handler(connection, leaves[0])
+    return await answer if isawaitable(answer) else answer
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
 async def close(send: Send, code: int, reason: str = "") -> None:
     """End a websocket: without a code its client cannot tell the end from a lost
     network.
@@ -111,7 +135,7 @@ EXCEPTION_HANDLERS: dict[Any, Callable[..., Any]] = {
     ClientDisconnect: _client_disconnected,
     HTTPException: _http_error,
     RequestValidationError: _invalid_request,
-    ExceptionGroup: database_error,
+    ExceptionGroup: _group_error,
     StatementError: database_error,
     StaleDataError: database_error,
     PoolTimeoutError: database_error,

@@ -12,7 +12,7 @@ from ...db.errors import classify, safe_message
 from ..logs import AnswerCut
 from ..routes import EXCHANGE
 from . import problem
-from .handlers import CANNOT_BE_READ, EXCEPTION_HANDLERS, INTERNAL_ERROR, close
+from .handlers import CANNOT_BE_READ, INTERNAL_ERROR, close
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _handled(error: Exception) -> BaseException | None:
     """The cause, where Starlette has found a handler that comes too late to answer."""
     cause = error.__cause__
     is_late = isinstance(error, RuntimeError) and "already started" in str(error)
-    return cause if is_late and isinstance(cause, (*EXCEPTION_HANDLERS,)) else None
+    return cause if is_late else None
 
 
 def _cannot_be_read(error: Exception) -> bool:
