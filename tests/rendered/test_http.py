@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,22 +281,27 @@ async def test_readiness_asks_what_is_the_service_s_own(
         await ask(200, search="failing", silent="reachable", **reachable)
 
 
-class OutOfStock(Exception):  # noqa: N818
-    """One of an owner."""
-
-
-async def out_of_stock(_: Any, error: OutOfStock) -> Any:
-    return features.problem(409, str(error), kind="out-of-stock")
+EXAMPLE: dict[str, Any] = {
+    "Any": Any,
+    "Callable": Callable,
+    "Request": Request,
+    "Response": Any,
+    "problem": features.problem,
+}
+README = (Path(__file__).parents[1] / "README.md").read_text()
+exec(  # noqa: S102
+    re.findall(r"```python\n(class OutOfStock.*?)```", README, re.DOTALL)[0], EXAMPLE
+)
+OutOfStock, HANDLERS = EXAMPLE["OutOfStock"], EXAMPLE["EXCEPTION_HANDLERS"]
 
 
 @pytest.fixture
 async def own(settings: Settings, serve: Any) -> Any:
     """An app with a handler of its own, and one that it mounts."""
     with pytest.MonkeyPatch.context() as patch:
-        handlers = {OutOfStock: out_of_stock}
-        patch.setattr(api, "EXCEPTION_HANDLERS", handlers)
+        patch.setattr(api, "EXCEPTION_HANDLERS", HANDLERS)
         app = main.create_app(settings)
-    sub = FastAPI(exception_handlers={**features.EXCEPTION_HANDLERS, **handlers})
+    sub = FastAPI(exception_handlers={**features.EXCEPTION_HANDLERS, **HANDLERS})
     app.mount("/sub", sub)
 
     async def fail(error: Exception) -> None:
