@@ -1,8 +1,7 @@
 """START HERE: the application, what it opens, and what it answers."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
+from contextlib import asynccontextmanager
 from inspect import signature
 from typing import Any
 
@@ -77,11 +76,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _resources(
-    settings: Settings, database: Database
-) -> AbstractAsyncContextManager[dict[str, Any]]:
+def _resources(settings: Settings, database: Database) -> Any:
     """With the database for those that have a parameter of that name."""
     resources: Any = api.resources
     if "database" in signature(resources).parameters:
-        resources = partial(resources, database=database)
-    return resources(settings)  # type: ignore[no-any-return]
+        return resources(settings, database=database)
+    return resources(settings)
