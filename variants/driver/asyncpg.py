@@ -16,6 +16,8 @@ from .watchdog import BoundedDialect
 DRIVERNAME = "postgresql+asyncpg_bounded"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
 STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+# Of an encoder, for a value of another type.
+BUGS = (TypeError, AttributeError)
 MAX_PARAMETERS = 32_767  # of one statement
 
 
@@ -56,8 +58,17 @@ def _drop_stale(context: ExceptionContext) -> None:
 
 
 def _name_value_error(context: ExceptionContext) -> None:
-    """More parameters than a statement can have: nothing was sent."""
-    cause = getattr(context.original_exception, "__cause__", None)
+    """More parameters than a statement can have, or one of a type that the column does
+    not take, which is a bug: nothing was sent.
+    """
+    error: Any = context.original_exception
+    cause = getattr(error, "__cause__", None)
+    if isinstance(cause, asyncpg.DataError) and isinstance(cause.__cause__, BUGS):
+        # The driver calls it invalid data, and quotes the value.
+        text = f"{cause.args[0].partition(':')[0]}: {cause.__cause__}"
+        wrapped: Any = context.sqlalchemy_exception
+        cause.args = error.args = wrapped.args = (text,)
+        cause.sqlstate = error.sqlstate = None
     is_many = len(context.parameters or ()) > MAX_PARAMETERS
     if isinstance(cause, asyncpg.InterfaceError) and is_many:
         cause.__cause__ = ValueError(str(cause))

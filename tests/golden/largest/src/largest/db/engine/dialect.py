@@ -32,6 +32,12 @@ FAULTS: dict[str, str | None] = {
     "58": "unavailable",  # an error of its disk
     "P0001": "conflict",  # RAISE, as in a trigger that rejects a change
 }
+SYNTAX_ERROR = "42601"
+# Of what is within a value; the parser of statements has other names.
+PARSERS = (
+    *("makepol", "gettoken_query_standard", "prssyntaxerror", "gettoken_tsvector"),
+    *("jsonpath_yyerror", "makeItemLikeRegex", "flattenJsonPathParseItem"),
+)
 # By function of the server, where a SQLSTATE has other causes too: those are bugs, or a
 # privilege that the role lacks.
 FUNCTIONS = {
@@ -39,6 +45,8 @@ FUNCTIONS = {
     # A key twice in one upsert, or in one MERGE.
     ("21000", "ExecOnConflictUpdate"): "invalid-value",
     ("21000", "ExecMergeMatched"): "invalid-value",
+    # A text that is no tsquery, no tsvector, no path of JSON.
+    **dict.fromkeys([(SYNTAX_ERROR, name) for name in PARSERS], "invalid-value"),
 }
 
 # What a server says last: it has ended the session, so it commits nothing more.
@@ -76,7 +84,7 @@ def rejects_write(error: BaseException) -> bool:
 def safe_text(error: BaseException) -> str:
     """The message of the server, without the data that it quotes."""
     sqlstate = _sqlstate(error)
-    if sqlstate.startswith("22") or sqlstate == "P0001":
+    if sqlstate.startswith("22") or sqlstate in {SYNTAX_ERROR, "P0001"}:
         return f"{sqlstate} {type(error.__cause__ or error).__name__}"
     return str(error)  # data are behind its first line
 

@@ -28,7 +28,16 @@ VALUE_ERRORS = (
     "integer overflow",
     "malformed JSON",
     "pattern too complex",  # of LIKE or GLOB
+    "bad JSON path",
+    "JSON path error",  # of an older SQLite
+    # Of a full text search, FTS5 and FTS4.
+    "fts5:",
+    "unterminated string",
+    "unknown special query",
+    "malformed MATCH expression",
 )
+# Also of a search, as for "name:tea"; else the statement has the name: a bug.
+NO_COLUMN = "no such column: "
 # REGEXP is a function of SQLAlchemy in Python: an invalid pattern.
 PATTERN_ERROR = "user-defined function raised exception"
 
@@ -37,7 +46,9 @@ def classify_code(error: DBAPIError) -> str | None:
     """The kind of fault by SQLite's error code."""
     text = str(error.orig)
     is_pattern = PATTERN_ERROR in text and "REGEXP" in (error.statement or "")
-    if is_pattern or any(each in text for each in VALUE_ERRORS):
+    _, is_column, column = text.partition(NO_COLUMN)
+    is_search = is_column and column not in (error.statement or "")
+    if is_pattern or is_search or any(each in text for each in VALUE_ERRORS):
         return "invalid-value"
     name = getattr(error.orig, "sqlite_errorname", "")
     return next((FAULTS[code] for code in FAULTS if name.startswith(code)), None)
@@ -55,9 +66,13 @@ def is_rolled_back(_: DBAPIError) -> bool:
 
 
 def safe_text(error: BaseException) -> str:
-    """The message of SQLite, which quotes no data; that of a trigger may."""
+    """The message of SQLite without data, which a trigger or a parser quotes."""
     name = getattr(error, "sqlite_errorname", "")
-    return name if name == "SQLITE_CONSTRAINT_TRIGGER" else str(error)
+    text = str(error)
+    for each in (*VALUE_ERRORS, NO_COLUMN):
+        if each in text:
+            return f"{name} {each}"
+    return name if name == "SQLITE_CONSTRAINT_TRIGGER" else text
 
 
 def with_transactions(engine: AsyncEngine) -> AsyncEngine:
