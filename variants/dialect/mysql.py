@@ -3,8 +3,12 @@
 import asyncio
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from math import isfinite
+from time import struct_time
+from types import NoneType
 from typing import Any
 
 from sqlalchemy import Connection, Engine, ExceptionContext, event
@@ -16,6 +20,7 @@ from sqlalchemy.sql.visitors import iterate
 PRIMARY_QUERY = "SELECT NOT (@@read_only OR @@innodb_read_only)"
 
 DUPLICATE = 1062
+SYNTAX_ERROR = 1064
 # Of the errors of values, those that name the column only.
 QUOTE_NOTHING = {1264, 1265, 1406, 1153}
 # From this size on a statement is compared with the limit of the server.
@@ -33,9 +38,9 @@ FAULTS = {
     "conflict": {DUPLICATE, SIGNAL, 1048, 1364, 1451, 1452, 1216, 1217}
     | {1369, 3819, 4025},
     # Out of range, too long, not of the type or the character set, no valid JSON,
-    # too many levels of JSON, longer than a packet; no valid pattern.
+    # too many levels of JSON, longer than a packet; no valid path or pattern.
     "invalid-value": {1264, 1690, 1406, 1265, 1292, 1366, 1367, 1411, 1525}
-    | {1300, 3854, 1416, 3140, 3141, 3157, 1153, 1139, *range(3684, 3701)},
+    | {1300, 3854, 1416, 3140, 3141, 3143, 3157, 1153, 1139, *range(3684, 3701)},
     # Lock wait, NOWAIT of MySQL, deadlock, row or table changed since it was read,
     # changed by another member of the group; too many connections; no more disk,
     # memory, threads, transactions, locks.
@@ -55,6 +60,36 @@ FAULTS = {
 }
 
 
+# Types that the drivers know; of others they would send the str().
+SENT = {NoneType, bool, int, float, Decimal, str, bytes, date, time, timedelta}
+SENT |= {tuple, list, set, frozenset, struct_time}
+
+
+def plain(value: Any) -> Any:
+    """The value in a type of SENT, a time with a zone in UTC; else a TypeError."""
+    match value:
+        case Enum():
+            return value.value
+        case datetime():
+            if value.tzinfo:
+                value = value.astimezone(UTC)
+            return datetime.combine(plain(value.date()), plain(value.time()))
+        case date():
+            return date(value.year, value.month, value.day)
+        case time():
+            return time(value.hour, value.minute, value.second, value.microsecond)
+        case timedelta():
+            return timedelta(value.days, value.seconds, value.microseconds)
+        case str() | int() | float() | Decimal():
+            return next(each for each in type(value).mro() if each in SENT)(value)
+        case bytearray() | memoryview():
+            return bytes(value)
+    raise TypeError(
+        f"a parameter of the type {type(value).__name__}: write a number, a text, bytes"
+        " or a time"
+    )
+
+
 class CheckedStatements:
     """Mixin of a driver's connection: what the server cannot take is not sent.
 
@@ -65,6 +100,8 @@ class CheckedStatements:
     _largest = 0  # bytes
 
     def escape(self, value: Any, *mapping: Any) -> Any:
+        if type(value) not in SENT:
+            value = plain(value)
         if isinstance(value, str):
             value.encode()
         elif isinstance(value, (float, Decimal)) and not isfinite(value):
@@ -157,7 +194,7 @@ def _name_limit(context: ExceptionContext) -> None:
     """A LIMIT or OFFSET below 0 or above 64 bits: a syntax error to this server."""
     error, execution = context.original_exception, context.execution_context
     compiled: Any = getattr(execution, "compiled", None)
-    if error.args[:1] != (1064,) or not compiled:
+    if error.args[:1] != (SYNTAX_ERROR,) or not compiled:
         return
     values: Any = (getattr(execution, "compiled_parameters", None) or [{}])[0]
     for part in iterate(compiled.statement):
@@ -172,7 +209,16 @@ def classify_code(error: DBAPIError) -> str | None:
     if error.orig and is_read_only(error.orig):
         return "unavailable"
     number = next(iter(error.orig.args if error.orig else ()), 0)
+    if number == SYNTAX_ERROR and is_search_error(error.orig):
+        return "invalid-value"
     return next((name for name, numbers in FAULTS.items() if number in numbers), None)
+
+
+def is_search_error(error: BaseException | None) -> bool:
+    """Whether a text is no search IN BOOLEAN MODE: its parser is InnoDB's, whose words
+    are neither translated nor those for a statement.
+    """
+    return error is not None and str(error.args[-1]).startswith("syntax error, ")
 
 
 def is_rolled_back(error: DBAPIError) -> bool:
@@ -201,7 +247,7 @@ def safe_text(error: BaseException) -> str:
     if number == DUPLICATE:
         # "Duplicate entry 'ada' for key 'customer'", in the language of the server.
         return f"({DUPLICATE}, duplicate entry for {texts[0].split()[-1]})"
-    if number in (FAULTS["invalid-value"] | {SIGNAL}) - QUOTE_NOTHING:
+    if number in (FAULTS["invalid-value"] | {SIGNAL, SYNTAX_ERROR}) - QUOTE_NOTHING:
         return f"({number}, {type(error).__name__})"
     return str(error)
 

@@ -1,6 +1,7 @@
 """psycopg: how to connect, ping, and reach the socket."""
 
 import ssl
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from psycopg.errors import (
     InternalError_,
     SqlclientUnableToEstablishSqlconnection,
 )
+from psycopg.types.string import StrDumper
 from sqlalchemy import URL, Engine, ExceptionContext, event
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
@@ -84,6 +86,16 @@ def _name_value_error(context: ExceptionContext) -> None:
     was_sent = not cursor or getattr(cursor._cursor, "pgresult", None)
     if type(error) is psycopg.DataError and not was_sent:
         error.__cause__ = ValueError(str(error))
+
+
+class _Member(StrDumper):
+    """Of a plain Enum: the text of its value, where psycopg would send its name."""
+
+    def dump(self, obj: Any) -> Any:
+        return super().dump(str(obj.value))
+
+
+psycopg.adapters.register_dumper(Enum, _Member)
 
 
 class _ServerCursor(psycopg.AsyncServerCursor[Any]):
