@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import aiosqlite
-from sqlalchemy import Engine, event, exc
+from sqlalchemy import DateTime, Engine, event, exc
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
@@ -20,6 +20,7 @@ from sqlalchemy.util import await_only
 
 from ..config.limits import Limits
 from . import UNAWAITED
+from .types import TextTime
 
 DRIVERNAME = "sqlite+aiosqlite_checked"
 registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
@@ -30,6 +31,7 @@ _OPENINGS: set[asyncio.Future[aiosqlite.Connection]] = set()
 
 class Dialect(SQLiteDialect_aiosqlite):
     supports_statement_cache = True
+    colspecs = SQLiteDialect_aiosqlite.colspecs | {DateTime: TextTime}
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

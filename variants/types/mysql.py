@@ -2,20 +2,24 @@
 
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from math import isfinite
+from operator import add, sub
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from .. import json_text as any_dialect
+from . import UnfitValue
 
 # Without fsp=6, whole seconds.
 DATETIME = mysql.DATETIME(fsp=6)
 TIME = mysql.TIME(fsp=6)
 JSON = sa.JSON(none_as_null=True)
+
+DECIMAL = 246  # what the protocol calls it
 
 EPOCH = datetime(1970, 1, 1)
 # May be an integer that JSON of MySQL does not hold.
@@ -45,7 +49,53 @@ def _adapt(own: sa.Table, _: sa.MetaData) -> None:
             column.nullable = True  # MariaDB has no NOT NULL for such a column
 
 
-class Duration(sa.TypeDecorator[timedelta]):
+# MySQL would add digits: 20260131 and 1 are 20260132.
+NO_ARITHMETIC = (
+    "MySQL cannot add to a time: compute the bound in Python, as in"
+    " `Item.at < now - timedelta(days=1)`"
+)
+
+
+class _Comparator(sa.TypeDecorator.Comparator[Any]):
+    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
+        if op in (add, sub):
+            raise TypeError(NO_ARITHMETIC)
+        return super().operate(op, *other, **options)
+
+    def reverse_operate(self, op: Any, other: Any, **options: Any) -> Any:
+        return self.operate(op, other, **options)
+
+
+class TimeArithmetic:
+    """Mixin of a type: there is none here."""
+
+    comparator_factory: Any = _Comparator
+
+
+class Whole(sa.TypeDecorator[int]):
+    """Of `func.sum()`, too, which is a decimal number to the server."""
+
+    impl: Any = sa.BigInteger
+    cache_ok = True
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        return self.impl_instance.coerce_compared_value(op, value)
+
+    def result_processor(self, dialect: Any, coltype: object) -> Any:
+        # A column needs none: it would cost each value of each row.
+        return _whole if coltype == DECIMAL else None
+
+
+class WholeInteger(Whole):
+    impl = sa.Integer
+    cache_ok = True
+
+
+def _whole(value: Decimal | None) -> int | None:
+    return None if value is None else int(value)
+
+
+class Duration(TimeArithmetic, sa.TypeDecorator[timedelta]):
     """As SQLAlchemy stores it, by a time after 1970, but with its microseconds."""
 
     impl = DATETIME
@@ -66,8 +116,13 @@ class Double(sa.TypeDecorator[float]):
 
     def process_bind_param(self, value: float | None, dialect: Any) -> float | None:
         if value is not None and not isfinite(value):
-            raise ValueError(f"{value} cannot be stored: write a finite number")
+            raise UnfitValue(f"{value} cannot be stored: write a finite number")
         return value
+
+
+class Day(TimeArithmetic, sa.TypeDecorator[date]):
+    impl = sa.Date
+    cache_ok = True
 
 
 def _time(column: sa.Column[Any]) -> Any:
@@ -83,7 +138,7 @@ def _float(column: sa.Column[Any]) -> Any:
 TYPES: dict[Any, Any] = {
     bytes: mysql.LONGBLOB(),  # a BLOB ends at 64 kB, as a TEXT does
     float: Double(),
-    int: sa.BigInteger(),
+    int: Whole(),
     str: mysql.LONGTEXT(),
     timedelta: Duration(),
 }
@@ -95,8 +150,11 @@ NO_DIGITS = (
 REJECTED: dict[Any, str] = {Decimal: NO_DIGITS, sa.Numeric: NO_DIGITS}
 # Generic types whose columns lose something here: by a column, the type that does not.
 WIDER: dict[Any, Any] = {
+    sa.BigInteger: lambda _: Whole(),
+    sa.Date: lambda _: Day(),
     sa.DateTime: _time,  # microseconds, and the zone: see base.py
     sa.Float: _float,
+    sa.Integer: lambda _: WholeInteger(),
     sa.Interval: lambda _: Duration(),
     sa.Time: lambda _: TIME,
 }

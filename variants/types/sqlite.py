@@ -1,16 +1,75 @@
 """Column types for annotations of models, where those of SQLAlchemy lose something."""
 
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from math import isnan
+from operator import add, sub
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 
 from ..json_text import json_text as json_text
+from . import UnfitValue
 
 DATETIME = sa.DateTime(timezone=True)
 TIME = sa.Time()
 JSON = sa.JSON(none_as_null=True)
+
+
+class TextTime(sqlite.DATETIME):
+    """Whole seconds as CURRENT_TIMESTAMP writes them: SQLite compares texts."""
+
+    def bind_processor(self, dialect: Any) -> Any:
+        write: Any = super().bind_processor(dialect)
+
+        def process(value: datetime | None) -> Any:
+            return value and write(value).removesuffix(".000000")
+
+        return process
+
+
+# SQLite would add the years, as numbers, and could not read the row again.
+NO_ARITHMETIC = (
+    "SQLite cannot add to a time: compute the bound in Python, as in"
+    " `Item.at < now - timedelta(days=1)`"
+)
+
+
+class _Comparator(sa.TypeDecorator.Comparator[Any]):
+    def operate(self, op: Any, *other: Any, **options: Any) -> Any:
+        if op in (add, sub):
+            raise TypeError(NO_ARITHMETIC)
+        return super().operate(op, *other, **options)
+
+    def reverse_operate(self, op: Any, other: Any, **options: Any) -> Any:
+        return self.operate(op, other, **options)
+
+
+class TimeArithmetic:
+    """Mixin of a type: there is none here."""
+
+    comparator_factory: Any = _Comparator
+
+
+class Day(TimeArithmetic, sa.TypeDecorator[date]):
+    impl = sa.Date
+    cache_ok = True
+
+
+class Duration(TimeArithmetic, sa.TypeDecorator[timedelta]):
+    impl = sa.Interval
+    cache_ok = True
+
+    def bind_processor(self, dialect: Any) -> Any:
+        write: Any = super().bind_processor(dialect)
+
+        def process(value: timedelta | None) -> str | None:
+            text = write(value)
+            # The database writes none, so all rows have all digits.
+            return text and f"{text}.000000"[:26]
+
+        return process
 
 
 class Double(sa.TypeDecorator[float]):
@@ -21,7 +80,7 @@ class Double(sa.TypeDecorator[float]):
 
     def process_bind_param(self, value: float | None, dialect: Any) -> float | None:
         if value is not None and isnan(value):
-            raise ValueError("nan cannot be stored: write a number")
+            raise UnfitValue("nan cannot be stored: write a number")
         return value
 
 
@@ -40,7 +99,9 @@ REJECTED: dict[Any, str] = {
 # Generic types whose columns lose something here: by a column, the type that does not.
 WIDER: dict[Any, Any] = {
     sa.BigInteger: _count,
+    sa.Date: lambda _: Day(),
     sa.DateTime: lambda column: column.type,  # the zone: see base.py
+    sa.Interval: lambda _: Duration(),
 }
 MIGRATION_OPTIONS: dict[str, Any] = {
     # SQLite cannot alter a column: Alembic copies the table instead.

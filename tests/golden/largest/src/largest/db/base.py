@@ -12,12 +12,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapper, TypeResolve
 from sqlalchemy.orm.exc import MappedAnnotationError
 
 from .config.environment import require
-from .engine.types import DATETIME, JSON, REJECTED, TIME, TYPES, WIDER
+from .engine import UnfitValue
+from .engine.types import DATETIME, JSON, REJECTED, TIME, TYPES, WIDER, TimeArithmetic
 
 require(Mapper, "_server_default_plus_onupdate_propkeys")
 
 
-class UTCDateTime(sa.TypeDecorator[datetime]):
+class UTCDateTime(TimeArithmetic, sa.TypeDecorator[datetime]):
     """A time with a zone; drivers would read different times from one without."""
 
     impl = DATETIME
@@ -31,7 +32,7 @@ class UTCDateTime(sa.TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Any) -> Any:
         if value and not value.tzinfo:
-            raise ValueError("a time without a zone: write datetime.now(UTC)")
+            raise UnfitValue("a time without a zone: write datetime.now(UTC)")
         return value and value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Any) -> datetime | None:
@@ -55,7 +56,7 @@ class NaiveDateTime(UTCDateTime):
         return value  # type: ignore[no-any-return]
 
 
-class LocalTime(sa.TypeDecorator[time]):
+class LocalTime(TimeArithmetic, sa.TypeDecorator[time]):
     """A time of day; a column would drop its zone."""
 
     impl = TIME
@@ -63,7 +64,7 @@ class LocalTime(sa.TypeDecorator[time]):
 
     def process_bind_param(self, value: time | None, dialect: Any) -> time | None:
         if value is not None and value.tzinfo:
-            raise ValueError("a time of day with a zone: store a datetime")
+            raise UnfitValue("a time of day with a zone: store a datetime")
         return value
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DataError, DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
-from .engine import dialect
+from .engine import UnfitValue, dialect
 
 
 class FaultKind(StrEnum):
@@ -53,7 +53,9 @@ def safe_message(error: BaseException) -> str:
         return safe_message(error.exceptions[0])
     cause = getattr(error, "orig", None) or error.__cause__ or error
     if _is_value_error(error):
-        return f"a parameter cannot be sent: {type(_root(cause)).__name__}"
+        root = _root(cause)
+        reason = root if isinstance(root, UnfitValue) else type(root).__name__
+        return f"a parameter cannot be sent: {reason}"
     return dialect.safe_text(cause).split("\n")[0]
 
 
