@@ -22,6 +22,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Uuid,
     case,
     cast,
     delete,
@@ -31,7 +32,6 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects import mysql
 from sqlalchemy.types import BigInteger, Integer
 
 ON_SERVER = pytest.mark.skipif(DIALECT == "sqlite", reason="of a server")
@@ -62,7 +62,7 @@ VALUES = Table(
     "some_values",
     MetaData(),
     Column("id", TYPES.get(int, BigInteger()), primary_key=True),
-    Column("key", String(32).with_variant(mysql.CHAR(32), "mysql")),
+    Column("key", Uuid()),
     Column("name", String(200)),
     Column("at", UTCDateTime()),
     Column("made", UTCDateTime(), server_default=func.now()),
@@ -208,7 +208,12 @@ async def test_parameter_of_an_own_statement_is_what_was_meant(
     for value, stored in ((Colour.RED, "red"), (Taste.SWEET, "sweet")):
         await write(database, update(VALUES).values(name=case((C.id == 1, value))))
         assert await read(database, select(C.name).where(C.id == 1)) == stored
-    for unknown in (Thing(), uuid4(), {"a": 1}, object()):
+    key = uuid4()
+    await write(database, text("UPDATE some_values SET `key` = :key"), {"key": key})
+    found = text("SELECT COUNT(*) FROM some_values WHERE `key` = :key")
+    assert (await write(database, found, {"key": key})).scalar() == 2
+    assert await read(database, select(C.key).where(C.id == 1)) == key
+    for unknown in (Thing(), {"a": 1}, object()):
         statement = text("UPDATE some_values SET name = :name")
         error = await error_of(database, statement, {"name": unknown})
         assert classify(error) is None

@@ -10,6 +10,7 @@ from math import isfinite
 from time import struct_time
 from types import NoneType
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.engine.default import DefaultDialect
@@ -68,6 +69,8 @@ SENT |= {tuple, list, set, frozenset, struct_time}
 def plain(value: Any) -> Any:
     """The value in a type of SENT, a time with a zone in UTC; else a TypeError."""
     match value:
+        case UUID():  # also of a UUID of MariaDB, which takes it without a dash
+            return value.hex
         case Enum():
             return value.value
         case datetime():
