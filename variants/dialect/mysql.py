@@ -3,20 +3,15 @@
 import asyncio
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
-from math import isfinite
-from time import struct_time
-from types import NoneType
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.visitors import iterate
+
+from .types import parameter
 
 PRIMARY_QUERY = "SELECT NOT (@@read_only OR @@innodb_read_only)"
 
@@ -61,38 +56,6 @@ FAULTS = {
 }
 
 
-# Types that the drivers know; of others they would send the str().
-SENT = {NoneType, bool, int, float, Decimal, str, bytes, date, time, timedelta}
-SENT |= {tuple, list, set, frozenset, struct_time}
-
-
-def plain(value: Any) -> Any:
-    """The value in a type of SENT, a time with a zone in UTC; else a TypeError."""
-    match value:
-        case UUID():  # also of a UUID of MariaDB, which takes it without a dash
-            return value.hex
-        case Enum():
-            return value.value
-        case datetime():
-            if value.tzinfo:
-                value = value.astimezone(UTC)
-            return datetime.combine(plain(value.date()), plain(value.time()))
-        case date():
-            return date(value.year, value.month, value.day)
-        case time():
-            return time(value.hour, value.minute, value.second, value.microsecond)
-        case timedelta():
-            return timedelta(value.days, value.seconds, value.microseconds)
-        case str() | int() | float() | Decimal():
-            return next(each for each in type(value).mro() if each in SENT)(value)
-        case bytearray() | memoryview():
-            return bytes(value)
-    raise TypeError(
-        f"a parameter of the type {type(value).__name__}: write a number, a text, bytes"
-        " or a time"
-    )
-
-
 class CheckedStatements:
     """Mixin of a driver's connection: what the server cannot take is not sent.
 
@@ -103,14 +66,8 @@ class CheckedStatements:
     _largest = 0  # bytes
 
     def escape(self, value: Any, *mapping: Any) -> Any:
-        if type(value) not in SENT:
-            value = plain(value)
-        if isinstance(value, str):
-            value.encode()
-        elif isinstance(value, (float, Decimal)) and not isfinite(value):
-            raise OverflowError("not a finite number")
         parent: Any = super()
-        return parent.escape(value, *mapping)
+        return parent.escape(parameter(value), *mapping)
 
     async def check_size(self, sql: str | bytes) -> None:
         if len(sql) < LARGE_BYTES:

@@ -1,12 +1,18 @@
-"""Column types for annotations of models, where those of SQLAlchemy lose something."""
+"""Column types for annotations of models, where those of SQLAlchemy lose something;
+and types of parameters.
+"""
 
 import json
 import re
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from math import isfinite
 from operator import add, sub
+from time import struct_time
+from types import NoneType
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
@@ -123,6 +129,49 @@ class Double(sa.TypeDecorator[float]):
 class Day(TimeArithmetic, sa.TypeDecorator[date]):
     impl = sa.Date
     cache_ok = True
+
+
+# Types that the drivers know; of others they would send the str().
+SENT = {NoneType, bool, int, float, Decimal, str, bytes, date, time, timedelta}
+SENT |= {tuple, list, set, frozenset, struct_time}
+
+
+def parameter(value: Any) -> Any:
+    """What the driver sends; an error for a value that the server has not."""
+    if type(value) not in SENT:
+        value = plain(value)
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, (float, Decimal)) and not isfinite(value):
+        raise OverflowError("not a finite number")
+    return value
+
+
+def plain(value: Any) -> Any:
+    """The value in a type of SENT, a time with a zone in UTC; else a TypeError."""
+    match value:
+        case UUID():  # also of a UUID of MariaDB, which takes it without a dash
+            return value.hex
+        case Enum():
+            return value.value
+        case datetime():
+            if value.tzinfo:
+                value = value.astimezone(UTC)
+            return datetime.combine(plain(value.date()), plain(value.time()))
+        case date():
+            return date(value.year, value.month, value.day)
+        case time():
+            return time(value.hour, value.minute, value.second, value.microsecond)
+        case timedelta():
+            return timedelta(value.days, value.seconds, value.microseconds)
+        case str() | int() | float() | Decimal():
+            return next(each for each in type(value).mro() if each in SENT)(value)
+        case bytearray() | memoryview():
+            return bytes(value)
+    raise TypeError(
+        f"a parameter of the type {type(value).__name__}: write a number, a text, bytes"
+        " or a time"
+    )
 
 
 def _time(column: sa.Column[Any]) -> Any:
