@@ -11,8 +11,6 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.visitors import iterate
 
-from .types import parameter
-
 PRIMARY_QUERY = "SELECT NOT (@@read_only OR @@innodb_read_only)"
 
 DUPLICATE = 1062
@@ -59,15 +57,10 @@ FAULTS = {
 class CheckedStatements:
     """Mixin of a driver's connection: what the server cannot take is not sent.
 
-    It would close the connection at a packet that is too large, and take bytes that
-    Python has put into a text for characters.
+    It would close the connection at a packet that is too large.
     """
 
     _largest = 0  # bytes
-
-    def escape(self, value: Any, *mapping: Any) -> Any:
-        parent: Any = super()
-        return parent.escape(parameter(value), *mapping)
 
     async def check_size(self, sql: str | bytes) -> None:
         if len(sql) < LARGE_BYTES:

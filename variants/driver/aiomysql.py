@@ -11,6 +11,7 @@ from ..config.limits import Limits
 from ..config.server import Server, is_socket
 from .dialect import SingleUpserts, UncancelledStatements, as_latin1, is_idle
 from .session_init import session_options
+from .types import CheckedParameters
 from .validation import connect_with_timeout
 from .watchdog import BoundedDialect
 
@@ -47,7 +48,7 @@ def connect_args(server: Server, limits: Limits) -> dict[str, Any]:
     }
 
 
-class _Connection(UncancelledStatements, Connection):  # type: ignore[misc]
+class _Connection(CheckedParameters, UncancelledStatements, Connection):  # type: ignore[misc]
     """Refuses a server, or an impostor, that offers no encryption.
 
     aiomysql would log in without it, and send the password if it is asked to.
@@ -55,7 +56,7 @@ class _Connection(UncancelledStatements, Connection):  # type: ignore[misc]
 
     def escape(self, obj: Any) -> Any:
         # aiomysql would call a function that PyMySQL 1.2 has no more.
-        if isinstance(obj, bytes):
+        if isinstance(obj, (bytes, bytearray, memoryview)):
             return f"_binary X'{obj.hex()}'"
         return super().escape(obj)
 

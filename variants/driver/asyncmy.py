@@ -14,6 +14,7 @@ from ..config.limits import Limits
 from ..config.server import Server, is_socket
 from .dialect import SingleUpserts, UncancelledStatements, as_latin1, is_idle
 from .session_init import session_options
+from .types import CheckedParameters
 from .validation import connect_with_timeout
 from .watchdog import BoundedDialect
 
@@ -51,7 +52,7 @@ def connect_args(server: Server, limits: Limits) -> dict[str, Any]:
     }
 
 
-class _Connection(UncancelledStatements, Connection):
+class _Connection(CheckedParameters, UncancelledStatements, Connection):
     pass
 
 

@@ -133,18 +133,7 @@ class Day(TimeArithmetic, sa.TypeDecorator[date]):
 
 # Types that the drivers know; of others they would send the str().
 SENT = {NoneType, bool, int, float, Decimal, str, bytes, date, time, timedelta}
-SENT |= {tuple, list, set, frozenset, struct_time}
-
-
-def parameter(value: Any) -> Any:
-    """What the driver sends; an error for a value that the server has not."""
-    if type(value) not in SENT:
-        value = plain(value)
-    if isinstance(value, str):
-        value.encode()
-    elif isinstance(value, (float, Decimal)) and not isfinite(value):
-        raise OverflowError("not a finite number")
-    return value
+SENT |= {tuple, list, set, frozenset, struct_time, bytearray}
 
 
 def plain(value: Any) -> Any:
@@ -157,6 +146,8 @@ def plain(value: Any) -> Any:
         case datetime():
             if value.tzinfo:
                 value = value.astimezone(UTC)
+            if type(value) is datetime:
+                return value
             return datetime.combine(plain(value.date()), plain(value.time()))
         case date():
             return date(value.year, value.month, value.day)
@@ -166,12 +157,24 @@ def plain(value: Any) -> Any:
             return timedelta(value.days, value.seconds, value.microseconds)
         case str() | int() | float() | Decimal():
             return next(each for each in type(value).mro() if each in SENT)(value)
-        case bytearray() | memoryview():
-            return bytes(value)
-    raise TypeError(
-        f"a parameter of the type {type(value).__name__}: write a number, a text, bytes"
-        " or a time"
-    )
+    raise TypeError(f"a parameter of the type {type(value).__name__}: convert it")
+
+
+class CheckedParameters:
+    """Mixin of a driver's connection: what the server has not is not sent.
+
+    It would take bytes that Python has put into a text for characters.
+    """
+
+    def escape(self, value: Any, *mapping: Any) -> Any:
+        if type(value) not in SENT:
+            value = plain(value)
+        if isinstance(value, str):
+            value.encode()
+        elif isinstance(value, (float, Decimal)) and not isfinite(value):
+            raise OverflowError("not a finite number")
+        parent: Any = super()
+        return parent.escape(value, *mapping)
 
 
 def _time(column: sa.Column[Any]) -> Any:
