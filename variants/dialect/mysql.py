@@ -21,9 +21,9 @@ QUOTE_NOTHING = {1264, 1265, 1406, 1153}
 LARGE_BYTES = 64 * 1024
 # SIGNAL, as in a trigger that rejects a change: the message is its own.
 SIGNAL = 1644
-# An option of the server prevents the statement, such as --read-only.
-PREVENTED = 1290
-READ_ONLY_MODE, READ_ONLY_TRANSACTION = 1836, 1792
+# An option of the server prevents the statement, such as --read-only; a server and a
+# transaction that only read.
+PREVENTED, READ_ONLY_MODE, READ_ONLY_TRANSACTION = 1290, 1836, 1792
 
 # Error numbers by kind of fault: see FaultKind.
 FAULTS = {
