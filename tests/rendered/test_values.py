@@ -109,6 +109,7 @@ def words(error: BaseException | None) -> str:
     return f"{error} {words(error.__cause__ or error.__context__)}" if error else ""
 
 
+@only(DRIVER == "asyncpg")  # others send it, or refuse it
 @pytest.mark.parametrize(
     ("column", "value"),
     [
@@ -119,7 +120,6 @@ def words(error: BaseException | None) -> str:
         ("cents", CANARY),
     ],
 )
-@only(DRIVER == "asyncpg")  # others send it, or refuse it
 async def test_value_of_another_type_is_a_bug(
     database: Database, column: str, value: Any
 ) -> None:
