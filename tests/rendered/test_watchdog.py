@@ -167,7 +167,8 @@ async def test_each_of_two_statements_at_once_is_bounded(database: Database) -> 
     """The end of the first wait is not that of the second."""
     async with database.write() as session:
         first = await sleep_unawaited(session, 1.0)
-        second = asyncio.create_task(session.execute(SLEEP, {"seconds": 5.0}))
+        # Both together take less than the limit of a statement, one after the other.
+        second = asyncio.create_task(session.execute(SLEEP, {"seconds": 3.0}))
         await asyncio.sleep(0)  # the second has begun, however slow the machine is
         await first
         connection = await (await session.connection()).get_raw_connection()
