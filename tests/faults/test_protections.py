@@ -658,7 +658,7 @@ PROTECTIONS = {
     ),
     "metrics that fall by themselves": Protection(
         "db/engine/metrics.py",
-        "return bool(pool.checkedout() or pool.checkouts or pool.rejected)",
+        "return bool(in_use or pool.rejected)",
         "return False",
         "test_metrics.py::test_session_is_counted_while_it_lasts",
         drivers=("aiosqlite",),

@@ -88,7 +88,8 @@ class PoolMetrics:
             logger.warning(text, facts, extra=facts)
             pool.rejected, self._logged_at = 0, now
         self._refreshed_at = now
-        return bool(pool.checkedout() or pool.checkouts or pool.rejected)
+        in_use = pool.checkedout() or pool.checkouts or pool.gate.waiting
+        return bool(in_use or pool.rejected)
 
     def _report_leaks(self, checkouts: list[Any], now: float) -> None:
         leaks = [each for each in checkouts if now - each.since > LEAK_SECONDS]
