@@ -72,7 +72,7 @@ def worker(settings: Settings, tmp_path_factory: Any) -> Iterator[Worker]:
     """Ends cleanly, whatever it has run; knows the tasks of this module."""
     place = socket.socket()
     place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    place.bind(("127.0.0.1", 0))  # and never listens: nobody else gets the port
+    place.bind(("127.0.0.1", 0))  # and never listens: the port is kept
     port = place.getsockname()[1]
     log = tmp_path_factory.mktemp("worker") / "log"
     options = ("--concurrency=1", f"--include={__name__}")

@@ -276,7 +276,7 @@ def test_alerts_are_those_of_the_readme(renderings: dict[Path, Answers]) -> None
         names = [each["alert"] for each in alerts_of(project)]
 
         assert sorted(names) == sorted(re.findall(r"`([A-Z]\w+)`: ", rows)), project
-        # It would page each night in which nobody sends a request.
+        # An alert on no instance would page in each night without requests.
         is_kept = renderings[project]["runtime"] != "cloud_run"
         assert ("ServiceDown" in names) is is_kept, project
         for each in alerts_of(project):

@@ -33,7 +33,7 @@ class Proxy:
     """Listens on 127.0.0.1 and `port` for as long as the context lasts."""
 
     def __init__(self, host: str, port: int) -> None:
-        # Kept while the proxy refuses: nobody else gets the port.
+        # Kept while the proxy refuses, so that no other process gets the port.
         self._place = socket.socket()
         self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._place.bind(("127.0.0.1", 0))
