@@ -26,7 +26,7 @@ from tests.support.servers import (
     pgbouncer,
     usual_server,
 )
-from tests.support.service import Service, copy
+from tests.support.service import Service
 
 # By a name and what fills the folder.
 Once = Callable[[str, Callable[[Path], object]], Path]
@@ -55,6 +55,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.setenv(name, value)
             # Copier runs git by plumbum, which has copied the environment already.
             patch.setitem(plumbum.local.env, name, value)  # type: ignore[arg-type]
+        # Of the libraries mypy remembers what it has seen in another service.
+        patch.setenv("MYPY_CACHE_DIR", str(tmp_path_factory.mktemp("mypy")))
         yield
 
 
@@ -168,14 +170,38 @@ def accepted(template: Path, once: Once) -> list[Answers]:
 
 
 @pytest.fixture(scope="session")
-def compiled(once: Once) -> Path:
-    """What the libraries of one service are for the next one."""
-    return once("compiled", Path.mkdir)
+def quickly(
+    template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path, Answers], Path]:
+    """Render as the command does, which takes 2 s; test_render.py compares the two."""
+    source = tmp_path_factory.mktemp("source") / "template"
+
+    def render(to: Path, answers: Answers) -> Path:
+        # Not for longer: what is patched is patched for every other test.
+        with rendering.fast(template, source):
+            return rendering.render(source, to, answers)
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def install(once: Once) -> Callable[[Service], Service]:
+    """Make the environment of a service, its libraries compiled as in the last one."""
+    compiled = once("compiled", Path.mkdir)
+
+    def install(shop: Service) -> Service:
+        shop.install()
+        share(shop.folder / ".venv", compiled)
+        return shop
+
+    return install
 
 
 @pytest.fixture(scope="session")
 def rendered(
-    template: Path, once: Once, compiled: Path
+    quickly: Callable[[Path, Answers], Path],
+    once: Once,
+    install: Callable[[Service], Service],
 ) -> Callable[[Answers], Service]:
     """The service of these answers, with its environment; linted in test_render.py.
 
@@ -184,9 +210,7 @@ def rendered(
 
     def make(answers: Answers) -> Service:
         def fill(folder: Path) -> None:
-            shop = copy(template, folder / "shop", answers)
-            shop.install()
-            share(shop.folder / ".venv", compiled)
+            install(Service(quickly(folder / "shop", answers)))
 
         return Service(once(f"services/{name(answers)}", fill) / "shop")
 

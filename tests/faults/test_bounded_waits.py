@@ -117,7 +117,7 @@ PROTECTIONS = {
     "end of a connection whose ROLLBACK has failed": Protection(
         "failed_rollback",
         VALIDATION,
-        'if entry.info.pop("reset_failed", False) and connection:',
+        "if connection and (failed or connection in self._watchdog.not_reset):",
         "if False:",
         NETWORKED,
     ),

@@ -69,6 +69,30 @@ PROTECTIONS = {
         "test_logs.py::test_error_and_extra_are_fields_of_one_line",
         drivers=("asyncpg",),
     ),
+    "place of a connection that is not reset": Protection(
+        "db/engine/validation.py",
+        "            self.watchdog.not_reset.add(connection)\n",
+        "            raise\n",
+        "test_watchdog.py"
+        "::test_connection_whose_isolation_level_is_not_reset_is_replaced",
+        drivers=("asyncpg", "psycopg"),
+    ),
+    "cancellation while a level is reset": Protection(
+        "db/engine/validation.py",
+        "                task.cancel()\n",
+        "                pass\n",
+        "test_watchdog.py"
+        "::test_connection_whose_isolation_level_is_not_reset_is_replaced",
+        drivers=("psycopg", "asyncmy"),
+    ),
+    "replacement of a connection that is not reset": Protection(
+        "db/engine/validation.py",
+        "(failed or connection in self._watchdog.not_reset)",
+        "failed",
+        "test_watchdog.py"
+        "::test_connection_whose_isolation_level_is_not_reset_is_replaced",
+        drivers=("psycopg",),
+    ),
     "isolation level of one transaction": Protection(
         "db/engine/dialect.py",
         "        dbapi_connection.cursor().execute(level)\n",

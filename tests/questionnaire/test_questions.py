@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +162,13 @@ REFUSED: list[tuple[Answers, str]] = [
 
 @pytest.mark.parametrize(("answers", "sentence"), REFUSED)
 def test_refused_with_a_sentence_and_nothing_written(
-    template: Path, tmp_path: Path, answers: Answers, sentence: str
+    quickly: Callable[[Path, Answers], Path],
+    tmp_path: Path,
+    answers: Answers,
+    sentence: str,
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
-        render(template, tmp_path / "out", answers)
+        quickly(tmp_path / "out", answers)
 
     assert not (tmp_path / "out").exists()
 

@@ -14,6 +14,7 @@ from sqlalchemy import select, text
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.util import await_only as await_
+from test_sessions import checked_out
 
 SLEEP = text(
     {"mysql": "SELECT SLEEP(:seconds)"}.get(DIALECT, "SELECT pg_sleep(:seconds)")
@@ -178,3 +179,31 @@ async def test_each_of_two_statements_at_once_is_bounded(database: Database) -> 
         await session.rollback()
 
     assert is_bounded
+
+
+@pytest.mark.parametrize("error", [ConnectionError, asyncio.CancelledError])
+async def test_connection_whose_isolation_level_is_not_reset_is_replaced(
+    database: Database, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """The drivers of MySQL ask the server, at the checkin."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    async def use(**options: str) -> None:
+        async with database.write() as session:
+            connection = await session.connection(execution_options=options)
+            used.append((await connection.get_raw_connection()).driver_connection)
+        await asyncio.sleep(0)
+
+    used: list[Any] = []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DefaultDialect, "reset_isolation_level", fail)
+        task = asyncio.create_task(use(isolation_level="SERIALIZABLE"))
+        await asyncio.wait({task})
+
+    assert task.cancelled() is (error is asyncio.CancelledError)
+    assert checked_out(database) == 0
+    await use()
+    assert used[1] is not used[0]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.rendered_tests import run_tests
 from tests.support.rendering import Answers
-from tests.support.service import Service, copy
+from tests.support.service import Service
 
 NEW = re.compile(r"`(?P<path>[^`]+)`, a new file:")
 END = re.compile(r"At the end of `(?P<path>[^`]+)`:")
@@ -54,10 +54,12 @@ def edit(folder: Path, title: str, block: str) -> None:
     ids=str,
 )
 def test_recipe_adds_a_resource(
-    template: Path, tmp_path: Path, answers: Answers
+    quickly: Callable[[Path, Answers], Path],
+    install: Callable[[Service], Service],
+    tmp_path: Path,
+    answers: Answers,
 ) -> None:
-    shop = copy(template, tmp_path / "shop", answers)
-    shop.install()
+    shop = install(Service(quickly(tmp_path / "shop", answers)))
     output = ""
     for title, language, block in blocks((shop.folder / "README.md").read_text()):
         if language == "python":

@@ -73,3 +73,8 @@ def run_tests(
     with all_tests(shop) as folder:
         files = [f"{folder}/{name}" for name in names] or [folder]
         return shop.command("python", "-m", "pytest", "-q", *files, **variables)
+
+
+def own_tests(shop: Service) -> tuple[str, ...]:
+    """The files that its owner gets."""
+    return tuple(path.name for path in (shop.folder / "tests").glob("test_*.py"))

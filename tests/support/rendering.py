@@ -117,11 +117,12 @@ def fast(template: Path, source: Path) -> Iterator[Path]:
     the answers are put together once for all files of a rendering, and no file costs a
     `git config`. Rests on names of Copier that are not public; a test compares the
     outcome with that of the public interface.
+
+    Entered again with the same two folders, it has what it has compiled before.
     """
-    shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"))
-    configuration = load_template_config(source / "copier.yml")
+    configuration, compiled = _read_once(template, source)
     with (
-        compiled_once(),
+        compiled_once(compiled),
         answered_once(),
         mock.patch("copier._main.is_git_available", return_value=False),
         mock.patch("copier._template.get_repo", return_value=None),
@@ -133,24 +134,30 @@ def fast(template: Path, source: Path) -> Iterator[Path]:
         yield source
 
 
+@functools.cache
+def _read_once(template: Path, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration of a source, and what `compiled_once` keeps for it."""
+    shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"))
+    return load_template_config(source / "copier.yml"), {}
+
+
 @contextmanager
-def compiled_once() -> Iterator[None]:
+def compiled_once(compiled: dict[str, Any] | None = None) -> Iterator[None]:
     """Compile and parse each text of the template once, and not for each answer."""
     build = Worker.__dict__["jinja_env"].func
-    environments: list[Any] = []
+    kept = {} if compiled is None else compiled
+    parse = kept.setdefault("parse", functools.cache(parse_yaml_string))
 
     def shared(worker: Worker) -> Any:
-        if not environments:
+        if "environment" not in kept:
             environment = build(worker)
             environment.from_string = functools.cache(environment.from_string)
-            environments.append(environment)
-        return environments[0]
+            kept["environment"] = environment
+        return kept["environment"]
 
     with (
         mock.patch.object(Worker, "jinja_env", property(shared)),
-        mock.patch.object(
-            _user_data, "parse_yaml_string", functools.cache(parse_yaml_string)
-        ),
+        mock.patch.object(_user_data, "parse_yaml_string", parse),
     ):
         yield
 

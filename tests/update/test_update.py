@@ -596,6 +596,7 @@ def test_service_of_the_first_release_works_after_the_update(
     template: Path,
     tmp_path: Path,
     database: Callable[[str], dict[str, str]],
+    install: Callable[[Service], Service],
     driver: str,
 ) -> None:
     project = project_on(template, tmp_path / "shop", driver, FIRST)
@@ -610,7 +611,7 @@ def test_service_of_the_first_release_works_after_the_update(
     after = files(project)
     assert {path: after[path] for path in own} == {path: before[path] for path in own}
     assert [path for path in MOVED if f"src/shop/{path}" in after] == []
-    shop, variables = Service(project), database(driver)
+    shop, variables = install(Service(project)), database(driver)
     assert "passed" in shop.make("test")
     shop.make("lint")
     shop.make("migrate", **variables)
@@ -633,19 +634,22 @@ def test_release_with_a_commit_that_is_lost_is_an_error(
 @pytest.mark.boot
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_service_with_work_of_its_own_passes_its_tests(
-    next_template: Path, tmp_path: Path, driver: str
+    next_template: Path,
+    tmp_path: Path,
+    install: Callable[[Service], Service],
+    driver: str,
 ) -> None:
     project = project_on(next_template, tmp_path / "shop", driver, NEXT)
     work_on(project)
     commit(project, "Our work")
     update(project)
 
-    assert "passed" in Service(project).make("test")
+    assert "passed" in install(Service(project)).make("test")
 
 
 @pytest.mark.boot
 def test_tasks_run_in_a_service_whose_example_is_gone(
-    template: Path, tmp_path: Path
+    template: Path, tmp_path: Path, install: Callable[[Service], Service]
 ) -> None:
     """A worker runs the task that needs no table."""
     project = project_on(template, tmp_path / "shop", "asyncpg", NEXT)
@@ -654,7 +658,7 @@ def test_tasks_run_in_a_service_whose_example_is_gone(
     update(project, {"with_celery": True})
 
     assert_merged(project)
-    shop = Service(project)
+    shop = install(Service(project))
     assert "passed" in shop.make("test")
     on_servers = ("python", "tests/database.py", "python", "tests/broker.py")
     with all_tests(shop) as tests:
@@ -696,7 +700,10 @@ def revision_at_a_terminal(service: Service, answer: str) -> tuple[int, str]:
 @pytest.mark.boot
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_example_can_be_deleted_as_the_readme_says(
-    template: Path, tmp_path: Path, driver: str
+    template: Path,
+    tmp_path: Path,
+    install: Callable[[Service], Service],
+    driver: str,
 ) -> None:
     project = project_on(template, tmp_path / "shop", driver, NEXT)
     package = project / "src" / "shop"
@@ -707,7 +714,7 @@ def test_example_can_be_deleted_as_the_readme_says(
         ("router.include_router(orders.router)\n", ""),
         ("router.include_router(payments.router)\n", ""),
     )
-    service = Service(project)
+    service = install(Service(project))
     assert "passed" in service.make("test")
     (package / "models.py").write_text('"""Your tables."""\n')
     code, said = revision_at_a_terminal(service, "no orders")

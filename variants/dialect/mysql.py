@@ -122,7 +122,7 @@ class RestoredLevels(DefaultDialect):
         dbapi_connection.cursor().execute(level)
 
 
-class SingleUpserts(RestoredLevels):
+class SingleUpserts(DefaultDialect):
     """Mixin of a dialect: an upsert of many rows whose ON DUPLICATE KEY UPDATE has
     values of its own is sent row by row.
 

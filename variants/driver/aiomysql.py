@@ -9,10 +9,16 @@ from sqlalchemy.dialects.mysql.aiomysql import MySQLDialect_aiomysql
 from ..config.environment import require
 from ..config.limits import Limits
 from ..config.server import Server, is_socket
-from .dialect import SingleUpserts, UncancelledStatements, as_latin1, is_idle
+from .dialect import (
+    RestoredLevels,
+    SingleUpserts,
+    UncancelledStatements,
+    as_latin1,
+    is_idle,
+)
 from .session_init import session_options
 from .types import CheckedParameters
-from .validation import connect_with_timeout
+from .validation import IsolationLevels, connect_with_timeout
 from .watchdog import BoundedDialect
 
 DRIVERNAME = "mysql+aiomysql_bounded"
@@ -23,7 +29,13 @@ HOST_ERROR, GONE_ERROR, SSL_ERROR = 2003, 2006, 2026
 require(Connection, "_connect", "_request_authentication", "escape")
 
 
-class Dialect(SingleUpserts, BoundedDialect, MySQLDialect_aiomysql):
+class Dialect(
+    SingleUpserts,
+    BoundedDialect,
+    IsolationLevels,
+    RestoredLevels,
+    MySQLDialect_aiomysql,
+):
     supports_statement_cache = True
 
     def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:

@@ -12,10 +12,16 @@ from sqlalchemy.dialects.mysql.asyncmy import MySQLDialect_asyncmy
 from ..config.environment import require
 from ..config.limits import Limits
 from ..config.server import Server, is_socket
-from .dialect import SingleUpserts, UncancelledStatements, as_latin1, is_idle
+from .dialect import (
+    RestoredLevels,
+    SingleUpserts,
+    UncancelledStatements,
+    as_latin1,
+    is_idle,
+)
 from .session_init import session_options
 from .types import CheckedParameters
-from .validation import connect_with_timeout
+from .validation import IsolationLevels, connect_with_timeout
 from .watchdog import BoundedDialect
 
 DRIVERNAME = "mysql+asyncmy_bounded"
@@ -27,7 +33,9 @@ logging.getLogger("asyncmy").setLevel(logging.ERROR)
 BUFFER_BYTES = 256 * 1024
 
 
-class Dialect(SingleUpserts, BoundedDialect, MySQLDialect_asyncmy):
+class Dialect(
+    SingleUpserts, BoundedDialect, IsolationLevels, RestoredLevels, MySQLDialect_asyncmy
+):
     supports_statement_cache = True
 
     def detect_autocommit_setting(self, dbapi_conn: Any) -> bool:

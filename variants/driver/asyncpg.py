@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from ..config.limits import Limits
 from ..config.server import Server
 from .session_init import session_options
-from .validation import connect_with_timeout
+from .validation import IsolationLevels, connect_with_timeout
 from .watchdog import BoundedDialect
 
 DRIVERNAME = "postgresql+asyncpg_bounded"
@@ -21,7 +21,7 @@ BUGS = (TypeError, AttributeError)
 MAX_PARAMETERS = 32_767  # of one statement
 
 
-class Dialect(BoundedDialect, PGDialect_asyncpg):
+class Dialect(BoundedDialect, IsolationLevels, PGDialect_asyncpg):
     supports_statement_cache = True
 
     @classmethod

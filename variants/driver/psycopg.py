@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from ..config.limits import Limits
 from ..config.server import Server
 from .session_init import session_options
-from .validation import connect_with_timeout
+from .validation import IsolationLevels, connect_with_timeout
 from .watchdog import BoundedDialect
 
 DRIVERNAME = "postgresql+psycopg_bounded"
@@ -27,7 +27,7 @@ registry.register(DRIVERNAME.replace("+", "."), __name__, "Dialect")
 MAX_PARAMETERS = 65_535  # of one statement
 
 
-class Dialect(BoundedDialect, PGDialectAsync_psycopg):
+class Dialect(BoundedDialect, IsolationLevels, PGDialectAsync_psycopg):
     supports_statement_cache = True
 
     @classmethod

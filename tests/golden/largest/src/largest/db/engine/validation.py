@@ -10,11 +10,12 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection as Connection
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from ..config.limits import IDLE_SECONDS, LIFETIME_SECONDS, PING_SECONDS
+from ..config.limits import IDLE_SECONDS, LIFETIME_SECONDS, PING_SECONDS, RESET_SECONDS
 from .dialect import is_read_only
 from .network import Fileno, LostBeforeCommit, keep_alive
 from .timing import remaining
@@ -117,9 +118,11 @@ class Validation:
             check(connection)
 
     def _on_checkin(self, connection: Any, entry: ConnectionPoolEntry) -> None:
-        if entry.info.pop("reset_failed", False) and connection:
+        failed = entry.info.pop("reset_failed", False)
+        if connection and (failed or connection in self._watchdog.not_reset):
             # Closed without an await, in which a cancellation would lose the place in
             # the pool; replaced at the next checkout.
+            self._watchdog.not_reset.discard(connection)
             self._watchdog.shut_down(connection.driver_connection)
             entry.invalidate(soft=True)
         entry.info["used_at"] = monotonic()
@@ -171,3 +174,41 @@ def retire(engine: AsyncEngine, reason: str = "") -> None:
 
 def retired_at(engine: AsyncEngine) -> float:
     return _POOLS[engine.sync_engine].retired_at
+
+
+class IsolationLevels(DefaultDialect):
+    """Mixin of a dialect: a connection goes back to its pool though its isolation level
+    cannot be set, or reset.
+    """
+
+    watchdog: Any
+
+    def reset_isolation_level(self, connection: Any) -> None:
+        """At a checkin, which an error would end: its place in the pool would be lost.
+
+        The connection is closed instead. A cancellation comes with the next await.
+        """
+        reset = super().reset_isolation_level
+        try:
+            self.watchdog.within(connection, RESET_SECONDS, reset, connection)
+        except BaseException as error:
+            self.watchdog.not_reset.add(connection)
+            task = asyncio.current_task()
+            if task and isinstance(error, asyncio.CancelledError):
+                task.uncancel()
+                task.cancel()
+
+    def set_engine_execution_options(self, engine: Any, opts: Any) -> None:
+        """As SQLAlchemy's, but a connection whose isolation level is not set, as by a
+        cancellation, is returned: nothing holds the object that would return it.
+        """
+
+        def set_options(begun: Any) -> None:
+            try:
+                self.set_connection_execution_options(begun, opts)
+            except BaseException as error:
+                begun.connection.invalidate(error)
+                begun.connection.close()
+                raise
+
+        event.listen(engine, "engine_connect", set_options)

@@ -9,7 +9,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from sqlalchemy import event, exc
+from sqlalchemy import exc
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.util import await_only
 
@@ -47,6 +47,8 @@ class Watchdog:
         # Of each wait: connection, deadline, seconds allowed, context of the caller.
         self._armed: dict[Any, tuple[Any, float, float, Context]] = {}
         self._ticker = Ticker(CHECK_SECONDS, self._check)
+        # Connections that a checkin has shut down.
+        self.not_reset: set[Any] = set()
 
     def within(
         self, connection: Any, seconds: float, wait: Callable[..., T], *args: Any
@@ -158,21 +160,6 @@ class BoundedDialect(DefaultDialect):
             lost = ConnectionError("connection lost at the first connect")
             # Not to be hidden, and invalidated.
             raise exc.DBAPIError(None, None, lost, False, True) from error
-
-    def set_engine_execution_options(self, engine: Any, opts: Any) -> None:
-        """As SQLAlchemy's, but a connection whose isolation level is not set, as by a
-        cancellation, is returned: nothing holds the object that would return it.
-        """
-
-        def set_options(begun: Any) -> None:
-            try:
-                self.set_connection_execution_options(begun, opts)
-            except BaseException as error:
-                begun.connection.invalidate(error)
-                begun.connection.close()
-                raise
-
-        event.listen(engine, "engine_connect", set_options)
 
     def _execute(self, execute: Callable[..., None], cursor: Any, *args: Any) -> None:
         context = args[-1]
