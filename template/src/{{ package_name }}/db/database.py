@@ -129,7 +129,7 @@ async def _write(connection: HTTPConnection) -> AsyncIterator[WriteSession]:
         yield session
 
 
-# It holds nothing between its statements, so it has no end.
+# It holds nothing between its statements, so that of a handler has no end.
 Read = Annotated[ReadSession, Depends(_read)]
 # With scope="function" the session ends, and commits, before the response starts:
 # with FastAPI's default a failed COMMIT would come after the client's 200.

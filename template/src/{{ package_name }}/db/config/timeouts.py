@@ -1,4 +1,7 @@
-"""How the timeouts relate: a shorter wait must fit in the longer one around it."""
+"""How the timeouts relate: a shorter wait must fit in the longer one around it.
+
+Their values are in settings.py and limits.py.
+"""
 
 from collections.abc import Callable, Mapping
 from operator import le, lt

@@ -78,6 +78,7 @@ def connection_demand(settings: ConnectionSettings) -> tuple[int, str]:
 async def budget(
     connection: AsyncConnection, settings: ConnectionSettings
 ) -> CheckResult:
+    """Unless `checks` of the settings has another of this name."""
     total, text = connection_demand(settings)
     limit = (await connection.exec_driver_sql(CONNECTION_LIMIT_QUERY)).one()
     if total > limit.most:

@@ -1,7 +1,7 @@
 """Read your writes: a client's next read sees what it has written, on any replica.
 
-The token is not signed: with one that is made up a read waits for WAIT_SECONDS of
-db/replicas/position.py at most, and goes to the primary.
+The token is not signed: a read with one that is made up goes to the primary, after
+WAIT_SECONDS of db/replicas/position.py at most (0 where the clock decides).
 """
 
 from fastapi.requests import HTTPConnection

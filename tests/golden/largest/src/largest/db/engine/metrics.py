@@ -112,7 +112,7 @@ def instrument(engine: AsyncEngine, name: str, *, leak_trace: bool) -> None:
     created = CREATED.labels(name)
     # From 0 on: Prometheus sees no growth to a first sample.
     REFUSED.labels(name)
-    for reason in "error", "validation":
+    for reason in "error", "moved", "validation":
         INVALIDATED.labels(name, reason)
     event.listen(engine.sync_engine, "connect", lambda *_: created.inc())
 
