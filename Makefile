@@ -13,14 +13,16 @@ demo: .venv/ready servers ## Render the defaults, start the service, create and 
 	@python -m tools.demo
 
 # Three at a time on two processors: half of the time they wait for their services.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
+
 test: .venv/ready servers lint ## Everything: each rendering, each class booted, each update
-	pytest --numprocesses 3 --dist worksteal -m "not weekly"
+	pytest --numprocesses $(WORKERS) --dist worksteal -m "not weekly"
 
 weekly: .venv/ready servers lint ## Everything, each driver on each newer Python, each part of the bench
-	pytest --numprocesses 3 --dist worksteal
+	pytest --numprocesses $(WORKERS) --dist worksteal
 
 quick: .venv/ready ## What needs no server, in a minute
-	pytest --numprocesses 2 --dist worksteal -m "not boot"
+	pytest --numprocesses $(WORKERS) --dist worksteal -m "not boot"
 
 lint: .venv/ready ## Check style and types of the template's own code
 	ruff check

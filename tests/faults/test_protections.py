@@ -26,8 +26,9 @@ class Protection(NamedTuple):
     answers: Mapping[str, Any] = {}
 
 
-# Of the plugins of pytest: by the interpreter that has imported the libraries.
-ALREADY_IMPORTED = "-Wignore::pytest.PytestAssertRewriteWarning"
+# Of the plugins of pytest: by the interpreter that has imported the libraries. After an
+# error in a greenlet Python 3.11 may not parse the source that a traceback would show.
+OPTIONS = ("-q", "--tb=native", "-Wignore::pytest.PytestAssertRewriteWarning")
 REPLICAS = {"with_replicas": True}
 PROTECTIONS = {
     "fair queue": Protection(
@@ -891,7 +892,7 @@ def test_protection_is_proved_by_a_test_that_can_fail(
     variables = {"DATABASE_URL": server_of(driver).url} if needs_server else {}
     with all_tests(shop) as tests:
         done = shop.python(
-            *("-m", "pytest", "-q", ALREADY_IMPORTED, f"{tests}/{protection.test}"),
+            *("-m", "pytest", *OPTIONS, f"{tests}/{protection.test}"),
             PYTHONPATH=source,
             **variables,
         )

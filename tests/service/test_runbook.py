@@ -166,12 +166,21 @@ def test_code_that_the_readme_names_is_there(name: str) -> None:
 def test_contents_name_each_section(name: str) -> None:
     text = (ROOT / "tests" / "golden" / name / "README.md").read_text()
     head, body = text.split("\n## ", 1)
-    sections = re.findall(r"^## (.+)$", f"## {body}", re.MULTILINE)
-    links = re.findall(r"\[(.+?)\]\(#(.+?)\)", head)
+    headings = re.findall(r"^(##+) (.+)$", f"## {body}", re.MULTILINE)
+    contents, questions = (
+        re.findall(r"\[(.+?)\]\(#(.+?)\)", part)
+        for part in head.split("Asked at night:")
+    )
 
-    assert [title for title, _ in links] == sections
-    for title, link in links:
-        assert link == title.lower().replace(" ", "-")
+    assert contents == [
+        (each, anchor(each)) for hashes, each in headings if hashes == "##"
+    ]
+    assert questions
+    assert {link for _, link in questions} <= {anchor(each) for _, each in headings}
+
+
+def anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
 
 
 def test_drivers_that_share_words_share_the_entry() -> None:
