@@ -181,6 +181,9 @@ def test_files_of_metrics_do_not_grow_with_the_workers_that_end(
 
         first = worker()
         wait_until(lambda: metric(running, CREATED) == 1)
+        # The file of the histogram begins with the first export of a request.
+        assert running.client.get("/livez").is_success
+        wait_until(lambda: requests(running) == 1)
         (folder,) = folders(running)
         files = {path.name for path in folder.iterdir()}
         for killed in range(1, 4):
