@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.rendered_tests import all_tests
+from tests.support.rendered_tests import IMPORTED, all_tests
 from tests.support.rendering import Answers
 from tests.support.servers import Server
 from tests.support.service import Service
@@ -28,7 +28,7 @@ class Protection(NamedTuple):
 
 # Of the plugins of pytest: by the interpreter that has imported the libraries. After an
 # error in a greenlet Python 3.11 may not parse the source that a traceback would show.
-OPTIONS = ("-q", "--tb=native", "-Wignore::pytest.PytestAssertRewriteWarning")
+OPTIONS = ("-q", "--tb=native", IMPORTED)
 REPLICAS = {"with_replicas": True}
 PROTECTIONS = {
     "fair queue": Protection(

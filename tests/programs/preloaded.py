@@ -1,7 +1,9 @@
-"""Runs programs in forks of a process that has imported the libraries already.
+"""Starts programs by forks of a process that has imported the libraries already.
 
-Each line of the input is a command: `argv` of `python`, `environment`, and the files
-for its output. Its exit code is the answer; the end of the input is the end.
+Each line of the input is a command: `argv` of `python`, `environment`, the `folder` of
+a service, and the files for its output. The answers are `start PID`, in the order of
+the commands, and `end PID CODE`. The end of the input is the end of this process, not
+of the programs.
 """
 
 import gc
@@ -9,34 +11,50 @@ import importlib
 import json
 import os
 import runpy
+import signal
+import site
 import sys
-from contextlib import suppress
+from types import ModuleType
 
-# Not what looks at the environment when it is imported: Celery, prometheus_client.
+# Those of every service, in one version: but not what looks at the environment when it
+# is imported, such as prometheus_client.
 LIBRARIES = """
-    alembic.command asyncpg psycopg aiomysql asyncmy aiosqlite fastapi.testclient httpx
-    httpx2 pydantic_settings pytest pytest_asyncio sqlalchemy.dialects.mysql
-    sqlalchemy.dialects.postgresql sqlalchemy.dialects.sqlite sqlalchemy.ext.asyncio
-    uvicorn uvloop
+    alembic.command fastapi.testclient httpx httpx2 pydantic_settings pytest
+    pytest_asyncio sqlalchemy.dialects.mysql sqlalchemy.dialects.postgresql
+    sqlalchemy.dialects.sqlite sqlalchemy.ext.asyncio uvicorn
 """
+STANDARD = [path for path in sys.path[1:] if path.startswith(sys.base_prefix)]
+ENDED = {signal.SIGCHLD}
 
 
-def run(argv, environment, stdout, stderr):
+def run(argv, environment, folder, stdout, stderr):
     """As `python` does, up to the end of the process."""
-    for number, path in ((1, stdout), (2, stderr)):
-        with open(path, "wb") as file:  # noqa: PTH123
-            os.dup2(file.fileno(), number)
+    outputs = {path: os.open(path, os.O_WRONLY) for path in {stdout, stderr}}
+    os.dup2(outputs[stdout], 1)
+    os.dup2(outputs[stderr], 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdin = open(0)  # noqa: SIM115 (the old one has read ahead)
     os.environ.clear()
     os.environ.update(environment)
+    os.chdir(folder)
+    prefix = f"{folder}/.venv"
+    sys.prefix = sys.exec_prefix = prefix
+    sys.executable = f"{prefix}/bin/python"
     more = [path for path in environment.get("PYTHONPATH", "").split(":") if path]
     is_module = argv[0] == "-m"
-    first = os.getcwd() if is_module else os.path.dirname(argv[0])  # noqa: PTH109, PTH120
-    sys.path[:1] = [first, *more]
+    is_code = argv[0] == "-c"
+    first = folder if is_module or is_code else os.path.dirname(argv[0])  # noqa: PTH120
+    sys.path[:] = [first, *more, *STANDARD]
+    version = "python{}.{}".format(*sys.version_info[:2])
+    site.addsitedir(f"{prefix}/lib/{version}/site-packages")
     importlib.invalidate_caches()
     if is_module:
         sys.argv = argv[1:]
         runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+    elif is_code:
+        sys.argv = ["-c", *argv[2:]]
+        sys.modules["__main__"] = module = ModuleType("__main__")
+        exec(argv[1], vars(module))  # noqa: S102
     else:
         sys.argv = argv
         runpy.run_path(argv[0], run_name="__main__")
@@ -44,16 +62,34 @@ def run(argv, environment, stdout, stderr):
 
 def main():
     for name in LIBRARIES.split():
-        with suppress(ImportError):
-            importlib.import_module(name)
+        importlib.import_module(name)
+    answers = os.dup(1)
+
+    def reap(*_):
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            os.write(answers, f"end {pid} {code}\n".encode())
+
+    signal.signal(signal.SIGCHLD, reap)
     gc.freeze()
     for line in sys.stdin:
+        # The answer to the start comes first, however short the program is.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDED)
         pid = os.fork()
+        if pid:
+            os.write(answers, f"start {pid}\n".encode())
+        else:
+            os.close(answers)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDED)
         if not pid:
             return run(**json.loads(line))
-        print(pid, flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
     return None
 
 

@@ -297,7 +297,7 @@ def test_failure_of_a_replica_fails_no_read(
             *("BAN_SECONDS = 10", f"BAN_SECONDS = {BAN_SECONDS}"),
         ),
     }
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     with shop.running(**variables) as running:
         orders = [running.client.post("/orders", json=ORDER).json() for _ in range(5)]
         running.client.cookies.clear()

@@ -74,7 +74,7 @@ def test_replica_that_becomes_a_primary_is_neither_written_to_nor_read_from(
                     *("BAN_SECONDS = 10", f"BAN_SECONDS = {BAN_SECONDS}"),
                 ),
             }
-            shop.make("migrate", **variables)
+            shop.migrate(**variables)
             promoted.catch_up()
             writers.append(stack.enter_context(writer_to_be(shop, **variables)))
         metrics = tmp_path / "metrics"
@@ -152,7 +152,7 @@ def test_behind_a_pooler_nothing_is_set_in_a_session_of_a_replica(
             "DATABASE_DIRECT_URL": primary,
             "DATABASE_REPLICA_URLS": ways[1],
         }
-        shop.make("migrate", **variables)
+        shop.migrate(**variables)
         with shop.running(**variables) as running:
             order = running.client.post("/orders", json=ORDER).json()
             running.client.cookies.clear()
@@ -189,7 +189,7 @@ def test_reader_of_aurora_that_does_not_report_its_lag_is_not_read_from(
         " LANGUAGE sql AS $$ SELECT 'one' $$"
     )
     variables = {"DATABASE_URL": primary, "DATABASE_REPLICA_URLS": replicas[0]}
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     cluster.replicas[0].catch_up()
 
     def has_been_seen() -> bool:
@@ -234,7 +234,7 @@ def test_doctor_names_role_and_lag_of_each_replica(
     primary, urls = cluster.database(f"doctor_{driver}")
     replica, port = cluster.replicas[0], make_url(urls[0]).port
     variables = {"DATABASE_URL": primary, "DATABASE_REPLICA_URLS": ",".join(urls)}
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     well = doctor(shop, **variables)
     if server == "postgresql":
         cluster.primary.execute("CREATE ROLE reader LOGIN")

@@ -148,7 +148,7 @@ def test_what_was_written_is_read_from_replicas_that_are_late(
     variables["PYTHONPATH"] = shop.changed(tmp_path / "src", *soon)
     # The highest: replicas that replay nothing stay in rotation.
     variables["DATABASE_REPLICA_MAX_LAG_SECONDS"] = "60"
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     for replica in cluster.replicas:
         replica.catch_up()
         replica.delay(DELAY_MILLISECONDS)
@@ -243,7 +243,7 @@ def test_writes_follow_the_primary_and_none_is_lost(
             "DATABASE_URL": several_hosts([primary, replicas[0]]),
             "DATABASE_REPLICA_URLS": ",".join(replicas),
         }
-        shop.make("migrate", **variables)
+        shop.migrate(**variables)
         if dialect == "postgresql":
             cluster.primary.execute(
                 "ALTER SYSTEM SET synchronous_standby_names = 'ANY 2 (*)'"
@@ -270,7 +270,7 @@ def test_writes_follow_the_primary_and_none_is_lost(
             late = max(at - promoted for at, status in load.answered if status != 201)
             assert children(running.process.pid) == workers
             # Those go by way of the first host, which is not the primary any more.
-            shop.make("migrate", **variables)
+            shop.migrate(**variables)
             url = f"{running.client.base_url}/orders/export"
             # From each worker, also from one that has written nothing since.
             exports = [httpx.get(url, timeout=30).text for _ in range(10)]
@@ -303,7 +303,7 @@ def test_pool_gives_up_a_server_that_only_reads(
 ) -> None:
     """As where a name leads to the old primary for a while, which is a replica now."""
     shop, (cluster, variables) = routed(driver), way(driver)
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     (replica, *_), primary = cluster.replicas, cluster.primary
     replica.catch_up()
     url = make_url(variables["DATABASE_URL"])
@@ -344,7 +344,7 @@ def test_reads_leave_a_primary_that_has_become_a_replica(
 ) -> None:
     """The old primary lives on and answers; without a write no error says its role."""
     shop, (cluster, variables) = routed(driver), way(driver)
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     (replica, *_), primary = cluster.replicas, cluster.primary
     replica.catch_up()
     replica.pause()  # what it has is old from now on
@@ -388,7 +388,7 @@ def test_host_that_is_a_replica_is_passed_by(
     checks: bool,  # noqa: FBT001
 ) -> None:
     shop, (cluster, variables) = routed(driver), way(driver)
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     cluster.replicas[0].catch_up()
     replica = variables["DATABASE_REPLICA_URLS"].split(",")[0]
     changes = {}

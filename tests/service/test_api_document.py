@@ -25,7 +25,7 @@ def test_service_does_what_its_document_says(
 ) -> None:
     assert SCHEMATHESIS, "schemathesis is missing: make"
     shop, variables = service(driver), database(driver) | {"DOCS": "true"}
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     with shop.running(**variables) as running:
         done = subprocess.run(
             [

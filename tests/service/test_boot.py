@@ -112,7 +112,7 @@ def test_service_answers_and_stops_cleanly(
         name = make_url(variables["DATABASE_URL"]).database
         return server_of(driver, server).sessions(str(name))
 
-    with shop.running(**variables) as running:
+    with shop.running(command=shop.start_command, **variables) as running:
         answers = conversation(running.client)
         open_sessions = sessions()
         code = running.stop()

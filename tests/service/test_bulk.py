@@ -182,7 +182,7 @@ def orders_of(
                 url = make_url(server.url).set(database=name)
                 direct = url.render_as_string(hide_password=False)
                 orders = Orders(dialect, variables, replace(server, url=direct))
-            service(driver).make("migrate", **orders.variables)
+            service(driver).migrate(**orders.variables)
             rows, width = (MANY, 20) if many else (WIDE, WIDTH)
             orders.execute(FILL[dialect].format(rows=rows, width=width))
             made[name] = orders

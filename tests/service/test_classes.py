@@ -138,7 +138,8 @@ def test_class_passes_all_tests_answers_and_stops_cleanly(
     database_name = str(make_url(variables["DATABASE_URL"]).database)
     workers = 2 if answers["runtime"] == "container" else 1
     shop.make("migrate", **variables)
-    with shop.running(**variables, **PATIENT) as running:
+    start = shop.start_command
+    with shop.running(command=start, **variables, **PATIENT) as running:
         answered = conversation(running.client)
         # The start and the end of a session take a moment.
         if answers["runtime"] == "lambda":

@@ -81,7 +81,7 @@ def test_local_socket_is_an_address(
         "DATABASE_USER": str(url.username),
         "DATABASE_NAME": str(url.database),
     }
-    found = shop.command("python", "-m", "shop.db.doctor", **parts).stdout
+    found = shop.python("-m", "shop.db.doctor", **parts).stdout
 
     assert re.search(
         r"^ok    encryption  none, on a local socket$", found, re.MULTILINE
@@ -244,7 +244,7 @@ def test_parameters_of_a_migration_are_in_no_message(
     database: Callable[[str], dict[str, str]],
     driver: str,
 ) -> None:
-    done = service(driver).command("python", "-c", UNPOOLED, **database(driver))
+    done = service(driver).python("-c", UNPOOLED, **database(driver))
 
     assert "SQL parameters hidden" in done.stderr
     assert "hunter2" not in done.stderr.split("sqlalchemy.exc")[-1]

@@ -66,9 +66,7 @@ class Report(dict[str, tuple[str, str]]):
 
 
 def doctor(shop: Service, *command: str, **variables: str) -> Report:
-    done = shop.command(
-        "python", *(command or ("-m", "shop.db.doctor")), **CLOSED, **variables
-    )
+    done = shop.python(*(command or ("-m", "shop.db.doctor")), **CLOSED, **variables)
     assert done.stderr == ""
     return Report(done.returncode, done.stdout)
 
@@ -102,7 +100,7 @@ def ready(
 
     def make(driver: str, server: str = "") -> tuple[Service, str]:
         variables = database(driver, server)
-        service(driver).make("migrate", **variables)
+        service(driver).migrate(**variables)
         return service(driver), variables["DATABASE_URL"]
 
     return make
@@ -124,7 +122,7 @@ def test_right_configuration_has_no_warning(
     server: str,
 ) -> None:
     shop, variables = service(driver), database(driver, server)
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     report = doctor(shop, **variables)
 
     assert (report.code, report.wrong) == (0, {})
@@ -146,10 +144,10 @@ def test_missing_setting_of_the_owner_stops_neither_migration_nor_doctor(
     shop, variables = service(driver), database(driver)
     change = ("settings.py", "    pass", "    api_key: str")
     variables["PYTHONPATH"] = shop.changed(tmp_path / "src", *change)
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     report = doctor(shop, **variables)
     create = "from shop.main import create_app; create_app()"
-    started = shop.command("python", "-c", create, **variables)
+    started = shop.python("-c", create, **variables)
 
     assert (report.code, report.wrong) == (0, {})
     assert started.stderr == "API_KEY: Field required.\n"
@@ -278,7 +276,7 @@ def test_mistakes_in_the_environment_are_reported(
 ) -> None:
     shop, variables = service(driver), database(driver)
     behind = doctor(shop, **variables)
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     unverified = re.sub(r"\?.*", "?sslmode=require", variables["DATABASE_URL"])
     encryption = doctor(shop, DATABASE_URL=unverified)
     budget = doctor(shop, **variables, DATABASE_POOL_SIZE="100")

@@ -39,7 +39,7 @@ def behind(
     url = server_of("asyncpg").database("edge")
     variables = {"DATABASE_URL": url, "ALLOWED_HOSTS": "localhost,127.0.0.1"}
     variables["DATABASE_REPLICA_URLS"] = url
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     with shop.running(**variables) as running:
         service = running.client.base_url
         # Not 127.0.0.1, from which the proxy comes.

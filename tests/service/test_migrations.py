@@ -15,6 +15,7 @@ import pytest
 from pymysql.constants import CLIENT
 from sqlalchemy import make_url
 
+from tests.support.rendered_tests import IMPORTED
 from tests.support.rendering import ROOT, Answers, git
 from tests.support.servers import DRIVERS, DRIVERS_ON
 from tests.support.service import Service
@@ -536,6 +537,6 @@ def test_tests_pass_with_ordinary_models_and_migrations(
     )
     (shop.folder / "tests" / "test_rows.py").write_text(ORDINARY_TESTS)
     tests = ("tests/test_rows.py", "tests/test_migrations.py")
-    done = shop.command("python", "-m", "pytest", "-q", *tests, **own)
+    done = shop.python("-m", "pytest", "-q", IMPORTED, *tests, **own)
 
     assert done.returncode == 0, done.stdout

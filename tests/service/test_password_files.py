@@ -72,7 +72,7 @@ def rotate(
     url = url_of(server, f"rotation_{secrets.folder.parent.name.lower()}")
     set_password(server, FIRST)
     secrets.write("DATABASE_URL", url, FIRST)
-    shop.make("migrate", **secrets.variables)
+    shop.migrate(**secrets.variables)
     with shop.running(**secrets.variables) as running:
         assert is_served(running)
         set_password(server, SECOND)
@@ -170,7 +170,7 @@ def test_worker_goes_on_after_its_passwords_have_changed(
         secrets.write("DATABASE_URL", url, FIRST)
         secrets.write("CELERY_BROKER_URL", broker, FIRST)
         variables = secrets.variables
-        shop.make("migrate", **variables)
+        shop.migrate(**variables)
         with shop.running(**variables) as running, shop.working(**variables) as worker:
             paid(running)
             set_password(server, SECOND)

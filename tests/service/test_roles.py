@@ -157,7 +157,7 @@ def test_owner_migrates_app_serves_reader_reads_and_none_does_more(
             for role, password in PASSWORDS.items()
         }
         wrong = {role: make_url(url).set(password=WRONG) for role, url in urls.items()}
-        shop.make("migrate", DATABASE_URL=urls["shop_owner"])
+        shop.migrate(DATABASE_URL=urls["shop_owner"])
         with shop.running(DATABASE_URL=urls["shop"]) as running:
             assert conversation(running.client) == json.loads(GOLDEN.read_text())
 

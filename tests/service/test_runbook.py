@@ -83,7 +83,7 @@ def test_each_entry_is_provoked_and_what_it_says_helps(
     driver: str,
 ) -> None:
     shop, variables = service(driver), database(driver)
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     done = shop.program("runbook/provoke", **variables, **few_connections(driver))
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)

@@ -75,10 +75,10 @@ def test_function_that_migrates_does_so(
     shop, variables = service_on("lambda", "asyncpg"), database("asyncpg")
     call = "import migrate; migrate.handler({}, None)"
     with beside_migrations(shop):
-        done = shop.command("python", "-c", call, **variables)
+        done = shop.python("-c", call, **variables)
 
     assert done.returncode == 0, done.stderr
-    with shop.running(**variables) as running:
+    with shop.running(command=shop.start_command, **variables) as running:
         assert running.client.get("/orders").status_code == 200
 
 

@@ -408,7 +408,7 @@ def test_library_that_lacks_an_overridden_name_ends_the_start(
         "from asyncio import Queue; from shop.db.config.environment import require;"
         "require(Queue, 'get', '_format'); require(Queue, 'get', 'gone')"
     )
-    done = service("asyncpg").command("python", "-c", program)
+    done = service("asyncpg").python("-c", program)
 
     assert done.returncode == 1
     assert done.stderr.startswith("asyncio.queues has no gone any more: install")
@@ -421,7 +421,7 @@ def test_wrong_number_of_workers_is_rejected_in_one_line(
 ) -> None:
     url = server_of("asyncpg").url
     changes = {"DATABASE_URL": url, "WEB_CONCURRENCY": number}
-    done = service("asyncpg").command("python", "-m", "shop.db.doctor", **changes)
+    done = service("asyncpg").python("-m", "shop.db.doctor", **changes)
 
     assert done.returncode == 1
     sentence = f"WEB_CONCURRENCY={number}: write a whole number from 1 on."

@@ -66,7 +66,7 @@ def test_wrong_endpoint_costs_no_request_and_one_warning(
         )
         variables = database("aiosqlite") | QUICK | changes
         variables |= {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "WEB_CONCURRENCY": "1"}
-        shop.make("migrate", **variables)
+        shop.migrate(**variables)
         with shop.running(**variables) as running:
             exports = "cannot be exported" in warning
 
@@ -125,7 +125,7 @@ def test_without_an_endpoint_nothing_is_recorded(
     """The trace of the caller is in the log all the same."""
     shop = rendered({"driver": "aiosqlite", "with_tracing": True})
     variables = database("aiosqlite") | {"WEB_CONCURRENCY": "1"}
-    shop.make("migrate", **variables)
+    shop.migrate(**variables)
     with shop.running(**variables) as running:
         running.client.post("/orders", json=ORDER, headers=SAMPLED)
         running.wait_for_log(f'"trace_id": "{TRACE}"')
@@ -143,7 +143,7 @@ def test_start_of_a_worker_names_the_one_that_was_killed(
     with collecting(shop, tmp_path) as collector:
         variables = database("asyncpg") | collector.endpoint | QUICK
         variables |= {"WEB_CONCURRENCY": "2", "OTEL_TRACES_SAMPLER": "always_on"}
-        shop.make("migrate", **variables)
+        shop.migrate(**variables)
         with shop.running(**variables) as running:
             running.wait_for_log("Application startup complete", times=2)
             wait_until(lambda: len(starts(collector)) == 2)

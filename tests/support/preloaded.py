@@ -1,101 +1,129 @@
-"""Python of a service that has imported its libraries: a program starts by a fork.
+"""Python that has imported the libraries of a service: a program starts by a fork.
 
-Most of a short program's time is the import of its libraries.
+Most of a short program's time is the import of its libraries, which is the same in
+every service.
 """
 
 import atexit
 import json
 import os
+import queue
 import signal
 import subprocess
 import threading
-from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from tests.support.rendering import ROOT
+from tests.support.rendering import ROOT, environment
 
 PROGRAM = ROOT / "tests" / "programs" / "preloaded.py"
-# Of the services that were used last: each takes some 80 MB.
-MOST = 6
+
+
+class Process:
+    """A program that runs in a fork, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._ended = threading.Event()
+
+    def ended(self, code: int) -> None:
+        self.returncode = code
+        self._ended.set()
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if not self._ended.wait(timeout):
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class Interpreter:
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, python: Path) -> None:
         # The modules of one program are not those of the next one.
-        own = {k: v for k, v in environment.items() if k != "PYTHONPATH"}
-        self.process = subprocess.Popen(
-            ["python", PROGRAM],
-            cwd=folder,
+        own = {k: v for k, v in environment().items() if k != "PYTHONPATH"}
+        self._process = subprocess.Popen(
+            [python, PROGRAM],
             env=own,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._lock = threading.Lock()
+        self._started: queue.SimpleQueue[Process | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def run(
-        self, argv: list[str], environment: dict[str, str], seconds: float
-    ) -> subprocess.CompletedProcess[str]:
-        """As `subprocess.run`, without an input."""
-        with TemporaryDirectory() as folder:
-            stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
-            outputs = {"stdout": str(stdout), "stderr": str(stderr)}
-            command = {"argv": argv, "environment": environment, **outputs}
-            assert self.process.stdin
-            print(json.dumps(command), file=self.process.stdin, flush=True)
-            pid = self._read()
-            is_late = threading.Event()
-
-            def end() -> None:
-                is_late.set()
-                os.kill(pid, signal.SIGKILL)
-
-            limit = threading.Timer(seconds, end)
-            limit.start()
-            try:
-                code = self._read()
-            finally:
-                limit.cancel()
-            texts = [path.read_text() for path in (stdout, stderr)]
-        if is_late.is_set():
-            raise subprocess.TimeoutExpired(argv, seconds, *texts)
-        return subprocess.CompletedProcess(["python", *argv], code, *texts)
+    def start(self, **command: object) -> Process:
+        assert self._process.stdin
+        with self._lock:
+            print(json.dumps(command), file=self._process.stdin, flush=True)
+            process = self._started.get()
+        assert process, "the interpreter has ended"
+        return process
 
     def close(self) -> None:
-        self.process.communicate()
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
 
-    def _read(self) -> int:
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        assert line, "the interpreter has ended"
-        return int(line)
-
-
-_used: Counter[Path] = Counter()
-_open: OrderedDict[Path, Interpreter] = OrderedDict()
-_lock = threading.Lock()
-
-
-def run(
-    folder: Path, argv: list[str], environment: dict[str, str], seconds: float
-) -> subprocess.CompletedProcess[str] | None:
-    """None where it is not worth it, or another thread has the interpreter."""
-    _used[folder] += 1
-    if _used[folder] == 1 or not _lock.acquire(blocking=False):
-        return None
-    try:
-        if folder not in _open:
-            _open[folder] = Interpreter(folder, environment)
-        _open.move_to_end(folder)
-        done = _open[folder].run(argv, environment, seconds)
-        if len(_open) > MOST:
-            _open.popitem(last=False)[1].close()
-    finally:
-        _lock.release()
-    return done
+    def _read(self) -> None:
+        assert self._process.stdout
+        running: dict[int, Process] = {}
+        with self._process.stdout as answers:
+            for line in answers:
+                kind, pid, *code = line.split()
+                if kind == "start":
+                    running[int(pid)] = process = Process(int(pid))
+                    self._started.put(process)
+                else:
+                    running.pop(int(pid)).ended(int(*code))
+        self._started.put(None)
 
 
-@atexit.register
-def _close() -> None:
-    for interpreter in _open.values():
-        interpreter.close()
+@cache
+def _interpreter(python: Path) -> Interpreter:
+    interpreter = Interpreter(python)
+    atexit.register(interpreter.close)
+    return interpreter
+
+
+# That of the service which was used first; the others have the same libraries.
+_first: list[Path] = []
+
+
+def start(
+    folder: Path,
+    argv: Sequence[str],
+    environment: dict[str, str],
+    stdout: Path,
+    stderr: Path,
+) -> Process:
+    """Run `python` of the service in that folder; its outputs go to two files, or to
+    one.
+    """
+    _first.append(folder / ".venv" / "bin" / "python")
+    for path in (stdout, stderr):
+        path.touch()
+    return _interpreter(_first[0]).start(
+        argv=[str(each) for each in argv],
+        environment=environment,
+        folder=str(folder),
+        stdout=str(stdout),
+        stderr=str(stderr),
+    )

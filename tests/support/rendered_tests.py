@@ -30,6 +30,8 @@ SUBJECTS = {
     "test_worker.py": "worker",
 }
 
+# The interpreter has imported plugins that pytest would rewrite.
+IMPORTED = "-Wignore::pytest.PytestAssertRewriteWarning"
 
 # In a conftest: no connect fails there because the machine is busy.
 PATIENCE = """
@@ -72,7 +74,7 @@ def run_tests(
     """Run them in the service, or only those named: `test_pool.py::test_...`."""
     with all_tests(shop) as folder:
         files = [f"{folder}/{name}" for name in names] or [folder]
-        return shop.command("python", "-m", "pytest", "-q", *files, **variables)
+        return shop.python("-m", "pytest", "-q", IMPORTED, *files, **variables)
 
 
 def own_tests(shop: Service) -> tuple[str, ...]:

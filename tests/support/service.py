@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -38,7 +39,7 @@ ORDER = {
 class Program:
     """A process of the service, and what it says."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | preloaded.Process
     log: Path
 
     def wait_for_log(self, text: str, times: int = 1) -> None:
@@ -89,23 +90,37 @@ class Service:
         self, name: str, *arguments: str, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Run one of tests/programs in the service's environment."""
-        path = str(PROGRAMS / f"{name}.py")
-        return self.command("python", path, *arguments, **variables)
+        return self.python(str(PROGRAMS / f"{name}.py"), *arguments, **variables)
 
     def python(
         self, *arguments: str, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """`command("python", ...)` for tests with a hundred cases: by a fork of an
-        interpreter that has imported the libraries, from the second time on.
+        """`command("python", ...)` by a fork of an interpreter that has imported the
+        libraries.
         """
-        environment = self._environment(**variables)
-        done = preloaded.run(self.folder, [*arguments], environment, COMMAND_SECONDS)
-        return done or self.command("python", *arguments, **variables)
+        with TemporaryDirectory() as folder:
+            stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
+            environment = self._environment(**variables)
+            process = preloaded.start(
+                self.folder, arguments, environment, stdout, stderr
+            )
+            try:
+                code = process.wait(COMMAND_SECONDS)
+            finally:
+                process.kill()
+            texts = (path.read_text() for path in (stdout, stderr))
+            return subprocess.CompletedProcess(["python", *arguments], code, *texts)
 
     def make(self, target: str, **variables: str) -> str:
         done = self.command("make", target, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def migrate(self, **variables: str) -> None:
+        """`make migrate` by a fork."""
+        alembic = self.folder / ".venv" / "bin" / "alembic"
+        done = self.python(str(alembic), "upgrade", "head", **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def install(self) -> None:
         """Make its environment: exactly what it names, whatever is there."""
@@ -134,22 +149,19 @@ class Service:
         command: Sequence[str] = (),
         **variables: str,
     ) -> Iterator[Running]:
-        """Start it as its platform does, but on a free port of the loopback."""
+        """Start it on a free port of the loopback: as its platform does with
+        `command=shop.start_command`, else by a fork.
+        """
         port = int(variables.get("PORT") or free_port())
         log = self.folder / f"service-{port}.log"
         # One port for both: a test has one client.
         ports = {"PORT": str(port), "METRICS_PORT": str(port)}
         address = {"HOST": "127.0.0.1", **ports, **variables}
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [*(command or self._command), *arguments],
-                cwd=self.folder,
-                env=self._environment(**address),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                text=True,
-            )
+        process = (
+            self._popen([*command, *arguments], log, **address)
+            if command
+            else self._fork([*self.start_command, *arguments], log, **address)
+        )
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             metrics_url = f"http://127.0.0.1:{address['METRICS_PORT']}/metrics"
             running = Running(process, log, client, metrics_url)
@@ -178,16 +190,7 @@ class Service:
     ) -> Iterator[Program]:
         """Start a program that serves no HTTP; its log says when it is ready."""
         log = self.folder / f"program-{free_port()}.log"
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=self._environment(**variables),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                text=True,
-            )
+        process = self._fork(command, log, **variables)
         program = Program(process, log)
         try:
             program.wait_for_log(ready)
@@ -197,12 +200,41 @@ class Service:
             process.wait()
 
     @property
-    def _command(self) -> list[str]:
+    def start_command(self) -> list[str]:
+        """That of its platform."""
         if (self.folder / "deploy" / "run.sh").exists():
             return ["deploy/run.sh"]
         if (self.folder / "gunicorn.conf.py").exists():
             return ["gunicorn"]
         return ["python", "-m", self.package]
+
+    def _popen(
+        self, command: Sequence[str], log: Path, **variables: str
+    ) -> subprocess.Popen[str]:
+        with log.open("w") as output:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self._environment(**variables),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                text=True,
+            )
+
+    def _fork(
+        self, command: Sequence[str], log: Path, **variables: str
+    ) -> subprocess.Popen[str] | preloaded.Process:
+        """Where it is Python's, and no variable is for the start of Python."""
+        name, *arguments = command
+        script = self.folder / ".venv" / "bin" / name
+        own = {each for each in variables if each.startswith("PYTHON")}
+        if own - {"PYTHONPATH"} or name not in ("python", "gunicorn"):
+            return self._popen(command, log, **variables)
+        argv = arguments if name == "python" else [str(script), *arguments]
+        return preloaded.start(
+            self.folder, argv, self._environment(**variables), log, log
+        )
 
     def _environment(self, **variables: str) -> dict[str, str]:
         inherited = environment(**variables)

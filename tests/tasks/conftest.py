@@ -62,7 +62,7 @@ def audited(shop_of: Callable[..., Shop]) -> Callable[..., Shop]:
 
     def make(engine: str = "persistent") -> Shop:
         shop = shop_of("asyncpg", engine)
-        shop.service.make("migrate", **shop.variables)
+        shop.service.migrate(**shop.variables)
         for statement in AUDIT:
             shop.rows(statement)
         return shop

@@ -109,7 +109,7 @@ def test_broker_that_is_silent_is_named_as_the_reason(
             "CELERY_BROKER_URL": f"redis://127.0.0.1:{port}/0",
             "DATABASE_URL": "postgresql://u@127.0.0.1:1/shop",
         }
-        done = shop.command("python", "-c", program, **urls)
+        done = shop.python("-c", program, **urls)
 
     assert done.stdout == "False\n", done.stderr
     assert "task tasks.greet not published: TimeoutError" in done.stderr

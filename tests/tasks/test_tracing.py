@@ -70,7 +70,7 @@ def test_trace_leads_from_the_request_to_the_task(
     nowhere = make_url(primary).set(port=free_port())
     replicas = [*replicas, nowhere.render_as_string(hide_password=False)]
     variables["DATABASE_REPLICA_URLS"] = ",".join(replicas)
-    shop.service.make("migrate", **variables)
+    shop.service.migrate(**variables)
     metrics = free_port()
     variables["CELERY_METRICS_PORT"] = str(metrics)
     with collecting(shop.service, tmp_path) as collector:
