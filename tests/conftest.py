@@ -18,7 +18,7 @@ from tests.support import rendering
 from tests.support.bytecode import share
 from tests.support.clusters import Cluster, own_cluster
 from tests.support.combinations import all_answers, name
-from tests.support.rendering import Answers
+from tests.support.rendering import Answers, Render
 from tests.support.servers import (
     SERVERS,
     PgBouncer,
@@ -170,9 +170,7 @@ def accepted(template: Path, once: Once) -> list[Answers]:
 
 
 @pytest.fixture(scope="session")
-def quickly(
-    template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Path, Answers], Path]:
+def quickly(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     """Render as the command does, which takes 2 s; test_render.py compares the two."""
     source = tmp_path_factory.mktemp("source") / "template"
 
@@ -199,7 +197,7 @@ def install(once: Once) -> Callable[[Service], Service]:
 
 @pytest.fixture(scope="session")
 def rendered(
-    quickly: Callable[[Path, Answers], Path],
+    quickly: Render,
     once: Once,
     install: Callable[[Service], Service],
 ) -> Callable[[Answers], Service]:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.support import manifests
-from tests.support.rendering import Answers, render
+from tests.support.rendering import Answers, Render, render
 
 FLEET = {"max_instances": 7}
 # That of the image, on which CI tests as well.
@@ -28,18 +28,18 @@ _Loader.add_multi_constructor("!", lambda *_: None)
 
 
 def described(
-    template: Path, folder: Path, file: str, answers: Answers
+    quickly: Render, folder: Path, file: str, answers: Answers
 ) -> dict[str, Any]:
     """The documents of a file by their kind."""
-    project = render(template, folder / "shop", answers)
+    project = quickly(folder / "shop", answers)
     documents = yaml.load_all((project / "deploy" / file).read_text(), _Loader)
     return {document.get("kind"): document for document in documents}
 
 
-def in_cluster(template: Path, folder: Path, answers: Answers) -> Found:
+def in_cluster(quickly: Render, folder: Path, answers: Answers) -> Found:
     """What Kubernetes gets, by kind and name: the files that the base lists."""
     answers = {"runtime": "kubernetes", "project_name": "shop"} | answers
-    base = render(template, folder / "shop", answers) / "deploy" / "kubernetes" / "base"
+    base = quickly(folder / "shop", answers) / "deploy" / "kubernetes" / "base"
     listed = yaml.safe_load((base / "kustomization.yaml").read_text())["resources"]
     apart = {"kustomization.yaml"}
     assert set(listed) == {each.name for each in base.glob("*.yaml")} - apart
@@ -60,9 +60,9 @@ def pods(found: Found) -> dict[str, dict[str, Any]]:
 
 
 def test_kubernetes_runs_as_many_pods_as_there_are_connections_for(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
-    found = in_cluster(template, tmp_path, FLEET | {"workers_per_instance": 3})
+    found = in_cluster(quickly, tmp_path, FLEET | {"workers_per_instance": 3})
 
     deployment = found["Deployment", "shop"]["spec"]
     assert "replicas" not in deployment, "it would undo what the autoscaler does"
@@ -81,9 +81,9 @@ def test_kubernetes_runs_as_many_pods_as_there_are_connections_for(
 
 
 def test_pod_is_given_the_time_that_it_takes_to_stop(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
-    pod = pods(in_cluster(template, tmp_path, {}))["shop"]
+    pod = pods(in_cluster(quickly, tmp_path, {}))["shop"]
 
     (container,) = pod["containers"]
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -93,10 +93,10 @@ def test_pod_is_given_the_time_that_it_takes_to_stop(
 
 
 def test_containers_of_compose_are_given_the_time_of_pods(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
     answers = {"runtime": "kubernetes", "with_celery": True}
-    found = pods(in_cluster(template, tmp_path, answers))
+    found = pods(in_cluster(quickly, tmp_path, answers))
 
     text = (tmp_path / "shop" / "compose.yaml").read_text()
     services = yaml.safe_load(text)["services"]
@@ -107,13 +107,13 @@ def test_containers_of_compose_are_given_the_time_of_pods(
 
 @pytest.mark.parametrize(("workers", "autoscaled"), [(2, False), (3, True)])
 def test_worker_is_given_the_time_that_it_takes_to_stop(
-    template: Path,
+    quickly: Render,
     tmp_path: Path,
     workers: int,
     autoscaled: bool,  # noqa: FBT001
 ) -> None:
     answers = {"with_celery": True, "celery_instances": workers}
-    found = in_cluster(template, tmp_path, answers)
+    found = in_cluster(quickly, tmp_path, answers)
 
     assert pods(found).keys() == {"shop", "shop-migrate", "shop-worker", "shop-beat"}
     deployment = found["Deployment", "shop-worker"]["spec"]
@@ -135,9 +135,9 @@ def test_worker_is_given_the_time_that_it_takes_to_stop(
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_autoscaler_is_left_out_where_it_could_not_scale(
-    template: Path, tmp_path: Path, number: int
+    quickly: Render, tmp_path: Path, number: int
 ) -> None:
-    found = in_cluster(template, tmp_path, {"max_instances": number})
+    found = in_cluster(quickly, tmp_path, {"max_instances": number})
 
     assert ("HorizontalPodAutoscaler", "shop") not in found
     assert found["Deployment", "shop"]["spec"]["replicas"] == number
@@ -149,9 +149,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def everything(template: Path, folder: Path) -> Found:
+def everything(quickly: Render, folder: Path) -> Found:
     answers = {"pooler": "transaction", "with_replicas": True, "with_celery": True}
-    return in_cluster(template, folder, answers)
+    return in_cluster(quickly, folder, answers)
 
 
 def test_pods_are_given_nothing_that_they_do_not_need(everything: Found) -> None:
@@ -193,11 +193,11 @@ def test_all_that_has_two_pods_is_spread_and_protected(everything: Found) -> Non
 
 
 def test_longest_name_fits_all_that_is_named_after_it(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
     """Services, jobs and labels have 63 letters at most; the questionnaire has 53."""
     answers = {"project_name": "s" * 53, "pooler": "transaction", "with_celery": True}
-    found = in_cluster(template, tmp_path, answers)
+    found = in_cluster(quickly, tmp_path, answers)
 
     names = [name for kind, name in found if kind in {"Service", "Job"}]
     labels = [
@@ -309,10 +309,10 @@ def test_network_policy_lets_in_one_kind_of_client(
     ],
 )
 def test_network_policy_lets_out_what_the_cloud_asks_for(
-    template: Path, tmp_path: Path, answers: Answers, ports: set[int]
+    quickly: Render, tmp_path: Path, answers: Answers, ports: set[int]
 ) -> None:
     """Its pooler, and what gives an identity to a pod."""
-    found = in_cluster(template, tmp_path, answers)
+    found = in_cluster(quickly, tmp_path, answers)
 
     rules = found["NetworkPolicy", "shop"]["spec"]["egress"]
     found_ports = {each["port"] for rule in rules for each in rule["ports"]}
@@ -332,11 +332,11 @@ def test_network_policy_lets_out_what_the_cloud_asks_for(
     ],
 )
 def test_pods_that_log_in_by_a_token_have_an_identity_of_the_cloud(
-    template: Path, tmp_path: Path, cloud: str, annotation: str, labels: dict[str, str]
+    quickly: Render, tmp_path: Path, cloud: str, annotation: str, labels: dict[str, str]
 ) -> None:
     """Of the service, and of the migration, which is another user of the database."""
     answers = {"cloud": cloud, "auth": "token", "with_celery": True}
-    found = in_cluster(template, tmp_path, answers)
+    found = in_cluster(quickly, tmp_path, answers)
 
     overlay = tmp_path / "shop" / "deploy" / "kubernetes" / "production"
     text = (overlay / "kustomization.yaml").read_text()
@@ -401,10 +401,10 @@ def test_release_ends_at_once_when_its_migration_has_failed(
 
 
 def test_cloud_run_starts_as_many_instances_as_there_are_connections_for(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
     answers = FLEET | {"runtime": "cloud_run", "cloud": "gcp_cloud_sql"}
-    kinds = described(template, tmp_path, "cloud-run.yaml", answers)
+    kinds = described(quickly, tmp_path, "cloud-run.yaml", answers)
 
     service = kinds["Service"]["metadata"]["annotations"]
     assert service["run.googleapis.com/maxScale"] == "7", "of all its revisions"
@@ -417,11 +417,11 @@ def test_cloud_run_starts_as_many_instances_as_there_are_connections_for(
 
 
 def test_each_url_of_the_answers_reaches_cloud_run(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
     """By secrets that README.md creates: else reads would go to the primary."""
     answers = {"runtime": "cloud_run", "pooler": "transaction", "with_replicas": True}
-    project = render(template, tmp_path / "shop", answers)
+    project = quickly(tmp_path / "shop", answers)
 
     readme = (project / "README.md").read_text()
     created = re.findall(r"gcloud secrets create (\S+)", readme)
@@ -455,19 +455,21 @@ def test_each_url_of_the_answers_reaches_cloud_run(
         assert {secret for secret, reader in allowed if reader == account} == read
 
 
-def test_longest_name_fits_the_job_of_cloud_run(template: Path, tmp_path: Path) -> None:
+def test_longest_name_fits_the_job_of_cloud_run(
+    quickly: Render, tmp_path: Path
+) -> None:
     """Services and jobs have 49 letters at most; the questionnaire has 41."""
     answers = {"project_name": "s" * 41, "runtime": "cloud_run"}
-    kinds = described(template, tmp_path, "cloud-run-migrate.yaml", answers)
+    kinds = described(quickly, tmp_path, "cloud-run-migrate.yaml", answers)
 
     assert len(kinds["Job"]["metadata"]["name"]) == 49
 
 
 def test_lambda_reserves_as_many_functions_as_there_are_connections_for(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
     answers = FLEET | {"runtime": "lambda"}
-    (document,) = described(template, tmp_path, "template.yaml", answers).values()
+    (document,) = described(quickly, tmp_path, "template.yaml", answers).values()
 
     resources = document["Resources"]
     assert resources["Service"]["Properties"]["ReservedConcurrentExecutions"] == 7
@@ -479,10 +481,10 @@ def test_lambda_reserves_as_many_functions_as_there_are_connections_for(
 
 
 def test_release_on_lambda_migrates_before_its_code_serves(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
     """`sam deploy` replaces both functions, and `aws` hides that one has failed."""
-    project = render(template, tmp_path / "shop", {"runtime": "lambda"})
+    project = quickly(tmp_path / "shop", {"runtime": "lambda"})
 
     readme = (project / "README.md").read_text()
     first, later = (
@@ -500,11 +502,11 @@ def test_release_on_lambda_migrates_before_its_code_serves(
 
 
 def test_function_may_log_in_as_its_own_users_alone(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
     """By tokens of IAM, which each role may be given for any user."""
     answers = {"runtime": "lambda", "cloud": "aws_rds", "auth": "token"}
-    project = render(template, tmp_path / "shop", answers)
+    project = quickly(tmp_path / "shop", answers)
 
     text = (project / "deploy" / "template.yaml").read_text()
     _, service, migration, _ = re.split(
@@ -528,9 +530,9 @@ def test_function_may_log_in_as_its_own_users_alone(
     ],
 )
 def test_one_runtime_is_described(
-    template: Path, tmp_path: Path, runtime: str, found: set[str]
+    quickly: Render, tmp_path: Path, runtime: str, found: set[str]
 ) -> None:
-    project = render(template, tmp_path / "shop", {"runtime": runtime})
+    project = quickly(tmp_path / "shop", {"runtime": runtime})
 
     shared = {"bootstrap.sql"}
     if runtime in {"container", "cloud_run"}:
@@ -550,9 +552,9 @@ def test_one_runtime_is_described(
     ],
 )
 def test_answer_decides_where_its_tests_run(
-    template: Path, tmp_path: Path, ci: str, found: set[str]
+    quickly: Render, tmp_path: Path, ci: str, found: set[str]
 ) -> None:
-    project = render(template, tmp_path / "shop", {"ci": ci, "driver": "asyncmy"})
+    project = quickly(tmp_path / "shop", {"ci": ci, "driver": "asyncmy"})
 
     patterns = (".github/**/*", ".gitlab*", ".gitlab/**/*", "renovate.json")
     files = {
@@ -605,9 +607,9 @@ def check(schema: str, file: Path) -> None:
     ids=["postgresql", "mysql", "sqlite", "lambda"],
 )
 def test_gitlab_tests_on_the_database_of_the_answer(
-    template: Path, tmp_path: Path, answers: Answers, url: str
+    quickly: Render, tmp_path: Path, answers: Answers, url: str
 ) -> None:
-    project = render(template, tmp_path / "shop", answers | {"ci": "gitlab"})
+    project = quickly(tmp_path / "shop", answers | {"ci": "gitlab"})
 
     check("vendor.gitlab-ci", project / ".gitlab-ci.yml")
     jobs = yaml.safe_load((project / ".gitlab-ci.yml").read_text())
@@ -620,9 +622,9 @@ def test_gitlab_tests_on_the_database_of_the_answer(
 
 
 def test_github_tests_on_the_python_of_the_image(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
-    project = render(template, tmp_path / "shop", {})
+    project = quickly(tmp_path / "shop", {})
 
     workflow = project / ".github" / "workflows" / "ci.yml"
     variables = yaml.safe_load(workflow.read_text())["env"]
@@ -643,9 +645,9 @@ def test_github_tests_on_the_python_of_the_image(
     ],
 )
 def test_compose_has_the_server_of_the_answer(
-    template: Path, tmp_path: Path, answers: Answers, image: str
+    quickly: Render, tmp_path: Path, answers: Answers, image: str
 ) -> None:
-    project = render(template, tmp_path / "shop", answers | {"with_replicas": True})
+    project = quickly(tmp_path / "shop", answers | {"with_replicas": True})
 
     services = yaml.safe_load((project / "compose.yaml").read_text())["services"]
     assert services["database"]["image"] == image
@@ -658,10 +660,10 @@ def test_compose_has_the_server_of_the_answer(
 
 
 def test_compose_starts_again_what_has_ended_and_keeps_what_is_queued(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
     answers = {"with_celery": True, "with_replicas": True, "pooler": "transaction"}
-    project = render(template, tmp_path / "shop", answers)
+    project = quickly(tmp_path / "shop", answers)
 
     document = yaml.safe_load((project / "compose.yaml").read_text())
     services = document["services"]
@@ -685,10 +687,10 @@ def test_compose_starts_again_what_has_ended_and_keeps_what_is_queued(
     ids=["celery", "lambda"],
 )
 def test_two_codeowners_agree_with_the_readme(
-    template: Path, tmp_path: Path, answers: Answers, path: str
+    quickly: Render, tmp_path: Path, answers: Answers, path: str
 ) -> None:
     """Each path that a rule names is there, and no file of the owner's is named."""
-    project = render(template, tmp_path / "shop", answers)
+    project = quickly(tmp_path / "shop", answers)
 
     rules = (project / ".github" / "CODEOWNERS").read_text().splitlines()
     paths = [rule.split()[0] for rule in rules if rule.startswith("/")]
@@ -701,8 +703,8 @@ def test_two_codeowners_agree_with_the_readme(
                 assert not any(each.endswith(file) for each in paths), file
 
 
-def test_hook_before_a_commit_is_make_lint(template: Path, tmp_path: Path) -> None:
-    project = render(template, tmp_path / "shop", {})
+def test_hook_before_a_commit_is_make_lint(quickly: Render, tmp_path: Path) -> None:
+    project = quickly(tmp_path / "shop", {})
 
     makefile = (project / "Makefile").read_text()
     (recipe,) = re.findall(r"^lint: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
@@ -713,10 +715,10 @@ def test_hook_before_a_commit_is_make_lint(template: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("answers", [{}, {"driver": "aiosqlite"}], ids=["", "sqlite"])
 def test_facts_for_an_agent_are_true(
-    template: Path, tmp_path: Path, answers: Answers
+    quickly: Render, tmp_path: Path, answers: Answers
 ) -> None:
     """Commands are targets, paths are there, and the page stays one page."""
-    project = render(template, tmp_path / "shop", answers)
+    project = quickly(tmp_path / "shop", answers)
     text = (project / "AGENTS.md").read_text()
 
     assert len(text.splitlines()) <= 60

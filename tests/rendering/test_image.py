@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.support import manifests
-from tests.support.rendering import Answers, environment, render
+from tests.support.rendering import Answers, Render, environment
 
 CERTIFICATE = "ca.pem"
 # What a folder of an owner has, and no release may have.
@@ -65,9 +65,9 @@ def fill(project: Path) -> None:
     ids=lambda answers: "-".join(answers.values()),
 )
 def test_image_has_what_the_settings_name_and_no_secret(
-    template: Path, tmp_path: Path, answers: Answers
+    quickly: Render, tmp_path: Path, answers: Answers
 ) -> None:
-    project = render(template, tmp_path / "shop", answers)
+    project = quickly(tmp_path / "shop", answers)
     bare = image(project)
     fill(project)
     files = image(project)
@@ -90,9 +90,9 @@ def test_image_has_what_the_settings_name_and_no_secret(
 
 
 def test_image_is_built_from_a_lock_and_names_its_source(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
-    project = render(template, tmp_path / "shop", {"description": "Sells tea"})
+    project = quickly(tmp_path / "shop", {"description": "Sells tea"})
     text = (project / "Dockerfile").read_text()
 
     (check,) = re.findall(r"^RUN (test -f uv\.lock .*)$", text, re.MULTILINE)
@@ -121,11 +121,11 @@ def test_image_is_built_from_a_lock_and_names_its_source(
 
 
 def test_package_of_a_function_has_what_the_settings_name_and_no_secret(
-    template: Path, tmp_path: Path
+    quickly: Render, tmp_path: Path
 ) -> None:
     answers: Answers = {"runtime": "lambda", "cloud": "aws_rds"}
     project, package = (
-        render(template, tmp_path / "shop", answers),
+        quickly(tmp_path / "shop", answers),
         tmp_path / "package",
     )
     fill(project)
@@ -149,10 +149,10 @@ def test_package_of_a_function_has_what_the_settings_name_and_no_secret(
     assert "NoEcho" not in function
 
 
-def test_secrets_of_kubernetes_are_files(template: Path, tmp_path: Path) -> None:
+def test_secrets_of_kubernetes_are_files(quickly: Render, tmp_path: Path) -> None:
     """Nothing that is secret is in a variable, which each child process inherits."""
     answers: Answers = {"runtime": "kubernetes", "with_celery": True}
-    project = render(template, tmp_path / "shop", answers)
+    project = quickly(tmp_path / "shop", answers)
     base = project / "deploy" / "kubernetes" / "base"
     for path in base.glob("*.yaml"):
         for document in yaml.safe_load_all(path.read_text()):

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from sqlalchemy import make_url
 
-from tests.support.rendering import render
+from tests.support.rendering import Render
 from tests.support.servers import (
     DRIVERS_ON,
     PGBOUNCERS,
@@ -80,13 +80,13 @@ def documented(shop: Service) -> set[str]:
 
 @pytest.fixture(scope="module")
 def pooled(
-    template: Path, tmp_path_factory: pytest.TempPathFactory
+    quickly: Render, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, str], dict[str, str]]:
     """The variables with which the service has the code for a pooler in a mode."""
 
     def make(driver: str, mode: str) -> dict[str, str]:
         folder = tmp_path_factory.mktemp(f"{driver}-{mode}") / "shop"
-        render(template, folder, {"driver": driver, "pooler": mode})
+        quickly(folder, {"driver": driver, "pooler": mode})
         return {"PYTHONPATH": f"{folder}/src"}
 
     return make

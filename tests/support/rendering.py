@@ -5,7 +5,7 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ NEXT = "9999.0.0"
 RELEASES = ROOT / "tests" / "update" / "releases.txt"
 
 Answers = dict[str, Any]
+# Into a folder, which is returned.
+Render = Callable[[Path, Answers], Path]
 
 
 def git(folder: Path, *arguments: str) -> str:
