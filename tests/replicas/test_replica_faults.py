@@ -27,7 +27,7 @@ from tests.support.clusters import (
 )
 from tests.support.processes import children
 from tests.support.servers import NETWORKED_ON
-from tests.support.service import ORDER, Running, Service
+from tests.support.service import NO_TLS, ORDER, Running, Service
 
 pytestmark = pytest.mark.boot
 
@@ -78,7 +78,7 @@ class Load:
 
     async def _run(self) -> None:
         async with (
-            httpx.AsyncClient(base_url=self.url, timeout=30) as client,
+            httpx.AsyncClient(base_url=self.url, timeout=30, verify=NO_TLS) as client,
             asyncio.TaskGroup() as group,
         ):
             for number in range(CLIENTS):
@@ -98,7 +98,9 @@ class Load:
         self.answers.append(Answer(began, seconds, was_right, answer.status_code))
 
     async def _write_on(self) -> None:
-        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
+        async with httpx.AsyncClient(
+            base_url=self.url, timeout=30, verify=NO_TLS
+        ) as client:
             while not self._ends:
                 if self.writes:
                     await client.post("/orders", json=ORDER)

@@ -24,7 +24,7 @@ from tests.support.servers import (
     Server,
     usual_server,
 )
-from tests.support.service import ORDER, Running, Service, wait_until
+from tests.support.service import NO_TLS, ORDER, Running, Service, wait_until
 
 pytestmark = pytest.mark.boot
 
@@ -109,7 +109,7 @@ async def pairs(url: str, number: int, *, carries_token: bool) -> Counter[int | 
     seen: Counter[int | None] = Counter()
 
     async def work() -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=30, verify=NO_TLS) as client:
             for _ in left:
                 seen[await write_and_read(client, carries_token=carries_token)] += 1
 
@@ -194,7 +194,9 @@ class Load:
                 group.create_task(self._write())
 
     async def _write(self) -> None:
-        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
+        async with httpx.AsyncClient(
+            base_url=self.url, timeout=30, verify=NO_TLS
+        ) as client:
             while not self.stopped:
                 answer = await client.post("/orders", json=ORDER)
                 self.answered.append((time.monotonic(), answer.status_code))
@@ -273,7 +275,9 @@ def test_writes_follow_the_primary_and_none_is_lost(
             shop.migrate(**variables)
             url = f"{running.client.base_url}/orders/export"
             # From each worker, also from one that has written nothing since.
-            exports = [httpx.get(url, timeout=30).text for _ in range(10)]
+            exports = [
+                httpx.get(url, timeout=30, verify=NO_TLS).text for _ in range(10)
+            ]
             new = make_url(replicas[0])
             here = f'host="{new.host}:{new.port}"'
             assert Metrics(running.client).sum("database_primary", here) == 1

@@ -19,7 +19,14 @@ from sqlalchemy import make_url
 from tests.support import servers
 from tests.support.rendering import ROOT, Answers
 from tests.support.servers import Server
-from tests.support.service import PROGRAMS, Service, conversation, level, wait_until
+from tests.support.service import (
+    NO_TLS,
+    PROGRAMS,
+    Service,
+    conversation,
+    level,
+    wait_until,
+)
 
 pytestmark = pytest.mark.boot
 
@@ -185,7 +192,9 @@ def preloaded(
 
         def ask(_: int) -> tuple[int, str]:
             # A connection of its own, so that both workers get some.
-            answer = httpx.get(f"{running.client.base_url}/probe", timeout=30)
+            answer = httpx.get(
+                f"{running.client.base_url}/probe", timeout=30, verify=NO_TLS
+            )
             return answer.status_code, answer.text
 
         def ask_all() -> bool:

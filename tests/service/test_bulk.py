@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.support.servers import DRIVERS, NETWORKED_ON, Server
-from tests.support.service import ORDER, Running, Service, wait_until
+from tests.support.service import NO_TLS, ORDER, Running, Service, wait_until
 
 pytestmark = pytest.mark.boot
 
@@ -115,7 +115,7 @@ class Serving(NamedTuple):
         options = [(socket.SOL_SOCKET, socket.SO_RCVBUF, bytes_at_once)]
         return httpx.Client(
             base_url=self.running.client.base_url,
-            transport=httpx.HTTPTransport(socket_options=options),
+            transport=httpx.HTTPTransport(verify=NO_TLS, socket_options=options),
             timeout=60,
         )
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.support.service import (
+    NO_TLS,
     PROGRAMS,
     Running,
     Service,
@@ -31,7 +32,7 @@ def scrape(running: Running) -> str:
     worker was just killed.
     """
     with suppress(httpx.TransportError):
-        return httpx.get(f"{running.client.base_url}/metrics").text
+        return httpx.get(f"{running.client.base_url}/metrics", verify=NO_TLS).text
     return ""
 
 
@@ -71,7 +72,9 @@ def test_metrics_are_the_sum_of_the_workers_that_live(
 
         def hold() -> int:
             address = f"{running.client.base_url}/held"
-            answer = streams.enter_context(httpx.stream("GET", address, timeout=10))
+            answer = streams.enter_context(
+                httpx.stream("GET", address, timeout=10, verify=NO_TLS)
+            )
             chunks = answer.iter_text()
             open_answers.append(chunks)
             return int(next(chunks))
@@ -84,7 +87,9 @@ def test_metrics_are_the_sum_of_the_workers_that_live(
         created = metric(running, CREATED)
         asked = requests(running)
         for _ in range(20):
-            assert httpx.get(f"{running.client.base_url}/livez").is_success
+            assert httpx.get(
+                f"{running.client.base_url}/livez", verify=NO_TLS
+            ).is_success
         wait_until(lambda: requests(running) == asked + 20)
         wait_until(lambda: metric(running, "size") == 2 * 5)
         os.kill(first, signal.SIGKILL)
@@ -147,12 +152,16 @@ def test_scrape_of_four_workers_is_right_after_one_was_killed(
         before, holders, open_answers = workers(running), [], []
         for _ in range(6):
             address = f"{running.client.base_url}/held"
-            answer = streams.enter_context(httpx.stream("GET", address, timeout=30))
+            answer = streams.enter_context(
+                httpx.stream("GET", address, timeout=30, verify=NO_TLS)
+            )
             open_answers.append(answer.iter_text())  # else the client would hang up
             holders.append(int(next(open_answers[-1])))
         asked = requests(running)
         for _ in range(50):
-            assert httpx.get(f"{running.client.base_url}/livez").is_success
+            assert httpx.get(
+                f"{running.client.base_url}/livez", verify=NO_TLS
+            ).is_success
         wait_until(lambda: requests(running) == asked + 50)
         wait_until(lambda: state(running) == expected(6, 0))
         killed = holders[0]
@@ -166,7 +175,9 @@ def test_scrape_of_four_workers_is_right_after_one_was_killed(
         assert before - after == {killed}
         # The successor goes on with the counters of that worker.
         for _ in range(50):
-            assert httpx.get(f"{running.client.base_url}/livez").is_success
+            assert httpx.get(
+                f"{running.client.base_url}/livez", verify=NO_TLS
+            ).is_success
         wait_until(lambda: requests(running) == asked + 100)
         wait_until(lambda: state(running) == expected(kept, 1))
         streams.close()
@@ -235,7 +246,9 @@ def test_port_of_the_metrics_has_nothing_else_and_outlives_a_worker(
     variables = database("aiosqlite") | {"METRICS_PORT": str(port)}
     with (
         service("aiosqlite").running("--workers=1", **variables) as running,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as scraper,
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", timeout=30, verify=NO_TLS
+        ) as scraper,
     ):
         paths = ("/metrics", "/livez", "/readyz", "/metrics/", "/metrics%0A")
         scraped = [scraper.get(path).status_code for path in paths]
@@ -248,7 +261,7 @@ def test_port_of_the_metrics_has_nothing_else_and_outlives_a_worker(
         worker = children.read_text().strip()
         os.kill(int(worker), signal.SIGKILL)
         wait_until(lambda: children.read_text().strip() not in ("", worker))
-        again = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30)
+        again = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30, verify=NO_TLS)
         assert running.stop() == 0
 
     assert scraped == [200, 404, 404, 404, 404]

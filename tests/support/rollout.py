@@ -13,6 +13,7 @@ import httpx
 from tests.support.edge import Balancer
 from tests.support.manifests import Container
 from tests.support.service import (
+    NO_TLS,
     ORDER,
     Program,
     Running,
@@ -108,7 +109,7 @@ class Fleet:
         running, shop = self._running, self.deployed.service
         answers = [running.client.get("/openapi.json")]
         if (shop.folder / "src" / shop.package / "web" / "metrics.py").exists():
-            metrics = httpx.get(running.metrics_url).raise_for_status()
+            metrics = httpx.get(running.metrics_url, verify=NO_TLS).raise_for_status()
             assert "http_request_duration_seconds_count{" in metrics.text
             answers.append(metrics)
         for answer in answers:

@@ -19,7 +19,7 @@ from tests.support.processes import children
 from tests.support.proxy import Proxy
 from tests.support.rendering import ROOT, Answers
 from tests.support.servers import NETWORKED, Redis, Server
-from tests.support.service import PROGRAMS, Program, Service, free_port
+from tests.support.service import NO_TLS, PROGRAMS, Program, Service, free_port
 from tests.support.task_shop import WAITING, Shop, lines, promised, until
 
 pytestmark = pytest.mark.boot
@@ -204,7 +204,7 @@ KILLED = 'celery_tasks_total{outcome="killed",task="celery_tasks.crash"}'
 
 
 def metrics(port: int) -> str:
-    return httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    return httpx.get(f"http://127.0.0.1:{port}/metrics", verify=NO_TLS).text
 
 
 def test_task_that_ends_its_process_is_given_up(shop_of: Callable[..., Shop]) -> None:

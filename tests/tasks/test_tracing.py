@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 
 from tests.support.clusters import Cluster
 from tests.support.collector import CALLER, SAMPLED, TRACE, collecting
-from tests.support.service import ORDER, Running, free_port
+from tests.support.service import NO_TLS, ORDER, Running, free_port
 from tests.support.task_shop import Shop, lines
 
 pytestmark = pytest.mark.boot
@@ -85,7 +85,9 @@ def test_trace_leads_from_the_request_to_the_task(
             web.wait_for_log("banned for 10 s (unreachable)")
             assert web.client.get(place, headers=SAMPLED).status_code == 200
             worker.wait_for_log("payments.pay done")
-            scraped = httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
+            scraped = httpx.get(
+                f"http://127.0.0.1:{metrics}/metrics", verify=NO_TLS
+            ).text
             assert collector.spans() == []
             assert (worker.stop(), web.stop()) == (0, 0)
         everything, spans = collector.spans(), Spans(collector.spans(TRACE))
