@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,13 @@ def folder_of(project: Path) -> Path:
 
 
 def rules_of(project: Path) -> dict[str, Any]:
+    return rules_in((folder_of(project) / "alerts.yaml").read_text())
+
+
+@cache
+def rules_in(text: str) -> dict[str, Any]:
     """Those of a rule file, also from within a PrometheusRule."""
-    document = yaml.safe_load((folder_of(project) / "alerts.yaml").read_text())
+    document = yaml.load(text, yaml.CSafeLoader)
     rules: dict[str, Any] = document.get("spec", document)
     return rules
 
@@ -363,13 +369,20 @@ def test_lines_of_the_database_have_their_facts_as_fields(
         assert "extra" in [each.arg for each in call.keywords], ast.unparse(call)
 
 
+@cache
+def dumped(text: str) -> str:
+    """The rules of that text in a rule file of their own."""
+    rules: str = yaml.safe_dump(rules_in(text), sort_keys=False)
+    return rules
+
+
 @pytest.fixture(scope="module")
 def checked(renderings: dict[Path, Answers], tmp_path_factory: Any) -> dict[str, Path]:
     """A file of each content that the rules have."""
     folder = tmp_path_factory.mktemp("rules")
     found: dict[str, Path] = {}
     for project in filter(lambda each: has_metrics(renderings[each]), renderings):
-        text = yaml.safe_dump(rules_of(project), sort_keys=False)
+        text = dumped((folder_of(project) / "alerts.yaml").read_text())
         if text not in found:
             found[text] = folder / f"{len(found)}.yaml"
             found[text].write_text(text)
@@ -415,7 +428,7 @@ def test_each_alert_fires_on_its_fault_and_is_silent_on_a_quiet_hour(
     """Each file is silent; an alert fires in one of the files that have it."""
     alerts: dict[str, set[str]] = {}
     for text in checked:
-        groups = yaml.safe_load(text)["groups"]
+        groups = rules_in(text)["groups"]
         alerts[text] = {each["alert"] for group in groups for each in group["rules"]}
     left = {*PROVOKED}
     assert set().union(*alerts.values()) == left
@@ -468,9 +481,7 @@ def test_pools_of_two_replicas_are_on_two_servers(
     """Without a pooler: that has all replicas behind it."""
     files: list[Path] = []
     for text, path in checked.items():
-        rules = [
-            each for group in yaml.safe_load(text)["groups"] for each in group["rules"]
-        ]
+        rules = [each for group in rules_in(text)["groups"] for each in group["rules"]]
         (rule,) = [each for each in rules if each["alert"] == "ConnectionBudget"] or [
             {}
         ]
