@@ -57,7 +57,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.setitem(plumbum.local.env, name, value)  # type: ignore[arg-type]
         # Of the libraries mypy remembers what it has seen in another service.
         patch.setenv("MYPY_CACHE_DIR", str(tmp_path_factory.mktemp("mypy")))
-        yield
+        with rendering.frugal():
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import yaml
 from tests.rendering.conftest import Content
 from tests.support.combinations import class_of, cover, tasks_of
 from tests.support.rendering import Answers, fast, files, render
-from tests.support.service import Service
+from tests.support.service import Service, copy
 
 AWS = {"aws_rds", "aws_aurora", "aws_aurora_serverless"}
 # Words that belong to answers: they must not appear without one, and must with each.
@@ -113,7 +113,8 @@ def test_fast_path_renders_what_the_public_one_renders(
     for number, (project, answers) in enumerate(renderings.items()):
         if answers not in covering:
             continue
-        public = files(render(template, tmp_path / str(number) / "service", answers))
+        folder = tmp_path / str(number) / "service"
+        public = files(copy(template, folder, answers).folder)
         quick = files(project)
         recorded = ".copier-answers.yml"
 

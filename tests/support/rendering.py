@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import copier
+import jinja2
 import yaml
 from copier import _user_data
 from copier._main import Worker
@@ -21,6 +22,12 @@ from copier._user_data import parse_yaml_string
 ROOT = Path(__file__).parents[2]
 NEXT = "9999.0.0"
 RELEASES = ROOT / "tests" / "update" / "releases.txt"
+SYNTAX = (
+    *("block_start_string", "block_end_string", "comment_start_string"),
+    *("comment_end_string", "keep_trailing_newline", "line_comment_prefix"),
+    *("line_statement_prefix", "lstrip_blocks", "newline_sequence", "trim_blocks"),
+    *("variable_start_string", "variable_end_string"),
+)
 
 Answers = dict[str, Any]
 # Into a folder, which is returned.
@@ -178,6 +185,34 @@ def answered_once() -> Iterator[None]:
             render_files(worker)
 
     with mock.patch.object(Worker, "_render_template", render_all):
+        yield
+
+
+@contextmanager
+def frugal() -> Iterator[None]:
+    """Let Copier do once in this process what it does again for each file or version.
+
+    It compiles each text for each copy (an update makes three), reads YAML by Python,
+    and asks git before each file whether executable bits count, which they do here.
+    """
+    compile_text = jinja2.Environment.compile
+    compiled: dict[Any, Any] = {}
+
+    def compile_once(
+        environment: jinja2.Environment, source: str, name: Any = None, *file: Any
+    ) -> Any:
+        # Not the file: it is in another clone each time, and only tracebacks have it.
+        settings = (getattr(environment, each) for each in SYNTAX)
+        key = (source, name, *settings, *sorted(environment.extensions))
+        if key not in compiled:
+            compiled[key] = compile_text(environment, source, name, *file)
+        return compiled[key]
+
+    with (
+        mock.patch.object(jinja2.Environment, "compile", compile_once),
+        mock.patch("yaml.SafeLoader", yaml.CSafeLoader),
+        mock.patch.object(Worker, "_sync_git_index_executable_bit"),
+    ):
         yield
 
 
