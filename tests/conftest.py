@@ -30,6 +30,19 @@ from tests.support.service import Service
 
 # By a name and what fills the folder.
 Once = Callable[[str, Callable[[Path], object]], Path]
+MEMORY = Path("/dev/shm")
+ROOM = 8 * 1024**3
+
+
+def pytest_configure() -> None:
+    """Let tests write into memory where it has room: they write 200,000 files.
+
+    The data of servers stay on the disk, as long as their tests run.
+    """
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+        # uv cannot link hard from its cache, which is on the disk.
+        os.environ.setdefault("UV_LINK_MODE", "symlink")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -57,7 +70,7 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.setitem(plumbum.local.env, name, value)  # type: ignore[arg-type]
         # Of the libraries mypy remembers what it has seen in another service.
         patch.setenv("MYPY_CACHE_DIR", str(tmp_path_factory.mktemp("mypy")))
-        with rendering.frugal():
+        with rendering.frugal(tmp_path_factory.mktemp("copier")):
             yield
 
 

@@ -25,6 +25,7 @@ LIBRARIES = """
 """
 STANDARD = [path for path in sys.path[1:] if path.startswith(sys.base_prefix)]
 ENDED = {signal.SIGCHLD}
+OTHER = sys.prefix
 
 
 def run(argv, environment, folder, stdout, stderr):
@@ -47,6 +48,10 @@ def run(argv, environment, folder, stdout, stderr):
     sys.path[:] = [first, *more, *STANDARD]
     version = "python{}.{}".format(*sys.version_info[:2])
     site.addsitedir(f"{prefix}/lib/{version}/site-packages")
+    for module in [*sys.modules.values()]:
+        # The rest of a library comes from this environment: the other may be gone.
+        if isinstance(places := getattr(module, "__path__", None), list):
+            places[:] = [each.replace(OTHER, prefix, 1) for each in places]
     importlib.invalidate_caches()
     if is_module:
         sys.argv = argv[1:]

@@ -46,7 +46,9 @@ def grown(
         "WEB_CONCURRENCY": "1",
     }
     app = "service_with_forms_and_websockets:create_app()"
-    with shop.running(app, **variables) as running:
+    # Not by a fork: Starlette looks for the parser of forms when it is imported.
+    start = shop.start_command
+    with shop.running(app, command=start, **variables) as running:
         yield Grown(shop, running, variables)
 
 

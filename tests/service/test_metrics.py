@@ -24,7 +24,7 @@ from tests.support.service import (
 pytestmark = pytest.mark.boot
 
 CREATED = "connections_created_total"
-FOLDERS = ("/dev/shm", gettempdir())
+FOLDERS = {"/dev/shm", gettempdir()}
 
 
 def scrape(running: Running) -> str:

@@ -1,13 +1,14 @@
 """Renders the template as its users do, and, for hundreds of answer sets, faster."""
 
 import copy
-import functools
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 from unittest import mock
 
@@ -97,7 +98,7 @@ def release(clone: Path, version: str) -> Path:
     return clone
 
 
-@functools.cache
+@cache
 def questions(template: Path) -> dict[str, Any]:
     """What copier.yml asks, without what follows from the answers."""
     with Worker(str(template)) as worker:
@@ -143,7 +144,7 @@ def fast(template: Path, source: Path) -> Iterator[Path]:
         yield source
 
 
-@functools.cache
+@cache
 def _read_once(template: Path, source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration of a source, and what `compiled_once` keeps for it."""
     shutil.copytree(template, source, ignore=shutil.ignore_patterns(".git"))
@@ -155,12 +156,12 @@ def compiled_once(compiled: dict[str, Any] | None = None) -> Iterator[None]:
     """Compile and parse each text of the template once, and not for each answer."""
     build = Worker.__dict__["jinja_env"].func
     kept = {} if compiled is None else compiled
-    parse = kept.setdefault("parse", functools.cache(parse_yaml_string))
+    parse = kept.setdefault("parse", cache(parse_yaml_string))
 
     def shared(worker: Worker) -> Any:
         if "environment" not in kept:
             environment = build(worker)
-            environment.from_string = functools.cache(environment.from_string)
+            environment.from_string = cache(environment.from_string)
             kept["environment"] = environment
         return kept["environment"]
 
@@ -189,8 +190,9 @@ def answered_once() -> Iterator[None]:
 
 
 @contextmanager
-def frugal() -> Iterator[None]:
-    """Let Copier do once in this process what it does again for each file or version.
+def frugal(folder: Path) -> Iterator[None]:
+    """Let Copier do once in this process what it does again for each file or version,
+    and let it work in this folder.
 
     It compiles each text for each copy (an update makes three), reads YAML by Python,
     and asks git before each file whether executable bits count, which they do here.
@@ -212,6 +214,10 @@ def frugal() -> Iterator[None]:
         mock.patch.object(jinja2.Environment, "compile", compile_once),
         mock.patch("yaml.SafeLoader", yaml.CSafeLoader),
         mock.patch.object(Worker, "_sync_git_index_executable_bit"),
+        mock.patch(
+            "copier._main.TemporaryDirectory", partial(TemporaryDirectory, dir=folder)
+        ),
+        mock.patch("copier._vcs.mkdtemp", partial(mkdtemp, dir=folder)),
     ):
         yield
 
