@@ -259,8 +259,12 @@ async def uses_take_so_many_round_trips(lab):
             read = lab.read(database)
             counted["read of what is there"] = await round_trips(lab, read)
         current_watermark.set(None)
-        await asyncio.sleep(IDLE_SECONDS)
-        counted["read after a pause"] = await round_trips(lab, lab.read(database))
+        paused = []
+        for _ in range(2):
+            await asyncio.sleep(IDLE_SECONDS)
+            paused.append(await round_trips(lab, lab.read(database)))
+        # psycopg prepares a statement when it was executed a few times: once more.
+        counted["read after a pause"] = min(paused)
     async with lab.open() as database:
         with without_pings():
             for _ in range(2):
