@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import plumbum
 import pytest
 
-from tests.support import rendering
+from tests.support import memory, rendering
 from tests.support.bytecode import share
 from tests.support.clusters import Cluster, own_cluster
 from tests.support.combinations import all_answers, name
@@ -30,17 +30,15 @@ from tests.support.service import Service
 
 # By a name and what fills the folder.
 Once = Callable[[str, Callable[[Path], object]], Path]
-MEMORY = Path("/dev/shm")
-ROOM = 8 * 1024**3
 
 
 def pytest_configure() -> None:
     """Let tests write into memory where it has room: they write 200,000 files.
 
-    The data of servers stay on the disk, as long as their tests run.
+    The data of database servers, some GiB, stay on the disk.
     """
-    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    if memory.has_room():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory.FOLDER))
         # uv cannot link hard from its cache, which is on the disk.
         os.environ.setdefault("UV_LINK_MODE", "symlink")
 

@@ -26,8 +26,8 @@ class Protection(NamedTuple):
     answers: Mapping[str, Any] = {}
 
 
-# Of the plugins of pytest: by the interpreter that has imported the libraries. After an
-# error in a greenlet Python 3.11 may not parse the source that a traceback would show.
+# After an error in a greenlet Python 3.11 may not parse the source that a traceback
+# would show, and pytest would end without a result.
 OPTIONS = ("-q", "--tb=native", IMPORTED)
 REPLICAS = {"with_replicas": True}
 PROTECTIONS = {

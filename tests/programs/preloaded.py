@@ -14,10 +14,12 @@ import runpy
 import signal
 import site
 import sys
+import warnings
 from types import ModuleType
 
-# Those of every service, in one version: but not what looks at the environment when it
-# is imported, such as prometheus_client.
+# Those of every service, in one version: but not prometheus_client, which looks at the
+# environment when it is imported. Those that do so all the same are in
+# tests/support/preloaded.py: AT_IMPORT.
 LIBRARIES = """
     alembic.command fastapi.testclient httpx httpx2 pydantic_settings pytest
     pytest_asyncio sqlalchemy.dialects.mysql sqlalchemy.dialects.postgresql
@@ -29,7 +31,10 @@ OTHER = sys.prefix
 
 
 def run(argv, environment, folder, stdout, stderr):
-    """As `python` does, up to the end of the process."""
+    """As `python` does, up to the end of the process.
+
+    Only `sys.flags`, `sys.orig_argv` and the command line are those of this process.
+    """
     outputs = {path: os.open(path, os.O_WRONLY) for path in {stdout, stderr}}
     os.dup2(outputs[stdout], 1)
     os.dup2(outputs[stderr], 2)
@@ -66,8 +71,10 @@ def run(argv, environment, folder, stdout, stderr):
 
 
 def main():
-    for name in LIBRARIES.split():
-        importlib.import_module(name)
+    # A test of a service would see the warning, and end.
+    with warnings.catch_warnings(action="error"):
+        for name in LIBRARIES.split():
+            importlib.import_module(name)
     answers = os.dup(1)
 
     def reap(*_):

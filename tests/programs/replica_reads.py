@@ -264,7 +264,8 @@ async def uses_take_so_many_round_trips(lab):
             await asyncio.sleep(IDLE_SECONDS)
             paused.append(await round_trips(lab, lab.read(database)))
         # psycopg prepares a statement when it was executed a few times: once more.
-        counted["read after a pause"] = min(paused)
+        is_psycopg = database.engine.dialect.driver == "psycopg"
+        counted["read after a pause"] = (min if is_psycopg else max)(paused)
     async with lab.open() as database:
         with without_pings():
             for _ in range(2):

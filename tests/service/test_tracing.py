@@ -126,7 +126,7 @@ def test_without_an_endpoint_nothing_is_recorded(
     shop = rendered({"driver": "aiosqlite", "with_tracing": True})
     variables = database("aiosqlite") | {"WEB_CONCURRENCY": "1"}
     shop.migrate(**variables)
-    with shop.running(**variables) as running:
+    with shop.running(command=shop.start_command, **variables) as running:
         running.client.post("/orders", json=ORDER, headers=SAMPLED)
         running.wait_for_log(f'"trace_id": "{TRACE}"')
         running.stop()

@@ -11,7 +11,7 @@ import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -56,7 +56,8 @@ class Process:
 
 class Interpreter:
     def __init__(self, python: Path) -> None:
-        # The modules of one program are not those of the next one.
+        # A test may have put modules of its own ahead of those of the service: they
+        # would be those of each later program.
         own = {k: v for k, v in environment().items() if k != "PYTHONPATH"}
         self._process = subprocess.Popen(
             [python, PROGRAM],
@@ -64,6 +65,7 @@ class Interpreter:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # Ctrl-C is for pytest, which ends the programs
         )
         self._lock = threading.Lock()
         self._started: queue.SimpleQueue[Process | None] = queue.SimpleQueue()
@@ -93,6 +95,9 @@ class Interpreter:
                     self._started.put(process)
                 else:
                     running.pop(int(pid)).ended(int(*code))
+        # Else a test would wait for their end for ever.
+        for process in running.values():
+            process.ended(-signal.SIGKILL)
         self._started.put(None)
 
 
@@ -103,8 +108,17 @@ def _interpreter(python: Path) -> Interpreter:
     return interpreter
 
 
-# That of the service which was used first; the others have the same libraries.
+# That of the service which was used first: what it imports is the same in the others.
 _first: list[Path] = []
+# Variables that are read when Python starts, or when a library is imported.
+AT_IMPORT = ("PYTHON", "OTEL_PROPAGATORS", "OTEL_PYTHON_CONTEXT")
+
+
+def is_possible(variables: Iterable[str]) -> bool:
+    """Whether none of these variables was read before the fork."""
+    return not any(
+        each.startswith(AT_IMPORT) and each != "PYTHONPATH" for each in variables
+    )
 
 
 def start(
@@ -117,9 +131,10 @@ def start(
     """Run `python` of the service in that folder; its outputs go to two files, or to
     one.
     """
-    _first.append(folder / ".venv" / "bin" / "python")
+    if not _first:
+        _first.append(folder / ".venv" / "bin" / "python")
     for path in (stdout, stderr):
-        path.touch()
+        path.write_bytes(b"")
     return _interpreter(_first[0]).start(
         argv=[str(each) for each in argv],
         environment=environment,

@@ -205,7 +205,8 @@ def frugal(folder: Path) -> Iterator[None]:
     ) -> Any:
         # Not the file: it is in another clone each time, and only tracebacks have it.
         settings = (getattr(environment, each) for each in SYNTAX)
-        key = (source, name, *settings, *sorted(environment.extensions))
+        extensions = sorted(environment.extensions)
+        key = (type(environment), source, name, *settings, *extensions)
         if key not in compiled:
             compiled[key] = compile_text(environment, source, name, *file)
         return compiled[key]

@@ -1,6 +1,7 @@
 """A rendered service as its owner has it: its commands, its processes, its HTTP."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from typing import Any
 import httpx
 
 from tests.support import preloaded
+from tests.support.processes import Process, children
 from tests.support.rendering import ROOT, Answers, environment, load_answers
 
 PROGRAMS = ROOT / "tests" / "programs"
@@ -101,18 +103,23 @@ class Service:
         """`command("python", ...)` by a fork of an interpreter that has imported the
         libraries.
         """
+        command = ["python", *arguments]
+        if not preloaded.is_possible(variables):
+            return self.command(*command, **variables)
         with TemporaryDirectory() as folder:
-            stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
-            environment = self._environment(**variables)
+            outputs = Path(folder, "stdout"), Path(folder, "stderr")
             process = preloaded.start(
-                self.folder, arguments, environment, stdout, stderr
+                self.folder, arguments, self._environment(**variables), *outputs
             )
             try:
                 code = process.wait(COMMAND_SECONDS)
+            except subprocess.TimeoutExpired as late:
+                said = [path.read_bytes() for path in outputs]
+                raise subprocess.TimeoutExpired(command, late.timeout, *said) from None
             finally:
                 process.kill()
-            texts = (path.read_text() for path in (stdout, stderr))
-            return subprocess.CompletedProcess(["python", *arguments], code, *texts)
+            texts = [path.read_text() for path in outputs]
+            return subprocess.CompletedProcess(command, code, *texts)
 
     def make(self, target: str, **variables: str) -> str:
         done = self.command("make", target, **variables)
@@ -153,7 +160,7 @@ class Service:
         **variables: str,
     ) -> Iterator[Running]:
         """Start it on a free port of the loopback: as its platform does with
-        `command=shop.start_command`, else by a fork.
+        `command=shop.start_command`, else by a fork where that is possible.
         """
         port = int(variables.get("PORT") or free_port())
         log = self.folder / f"service-{port}.log"
@@ -201,7 +208,12 @@ class Service:
             program.wait_for_log(ready)
             yield program
         finally:
-            process.kill()  # who wants a polite end calls stop()
+            # A test that wants a polite end calls stop().
+            with suppress(ProcessLookupError, FileNotFoundError):
+                Process(process.pid).freeze()  # so that it starts no more children
+                for child in children(process.pid):
+                    os.kill(child, signal.SIGKILL)
+            process.kill()
             process.wait()
 
     @property
@@ -230,11 +242,11 @@ class Service:
     def _fork(
         self, command: Sequence[str], log: Path, **variables: str
     ) -> subprocess.Popen[str] | preloaded.Process:
-        """Where it is Python's, and no variable is for the start of Python."""
+        """By a fork, if the command is a program of Python and one is possible."""
         name, *arguments = command
         script = self.folder / ".venv" / "bin" / name
-        own = {each for each in variables if each.startswith("PYTHON")}
-        if own - {"PYTHONPATH"} or name not in ("python", "gunicorn"):
+        is_python = name in ("python", "gunicorn")
+        if not is_python or not preloaded.is_possible(variables):
             return self._popen(command, log, **variables)
         argv = arguments if name == "python" else [str(script), *arguments]
         return preloaded.start(
