@@ -12,8 +12,8 @@ help: ## List the commands
 demo: .venv/ready servers ## Render the defaults, start the service, create and read an order
 	@python -m tools.demo
 
-# Three at a time on two processors: half of the time they wait for their services.
-WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
+# Two at a time for each processor: half of the time they wait for their services.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 2)))
 
 test: .venv/ready servers lint ## Everything: each rendering, each class booted, each update
 	pytest --numprocesses $(WORKERS) --dist worksteal -m "not weekly"

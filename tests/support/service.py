@@ -208,11 +208,11 @@ class Service:
             program.wait_for_log(ready)
             yield program
         finally:
-            # A test that wants a polite end calls stop().
-            with suppress(ProcessLookupError, FileNotFoundError):
-                Process(process.pid).freeze()  # so that it starts no more children
-                for child in children(process.pid):
-                    os.kill(child, signal.SIGKILL)
+            if process.poll() is None:  # a test that wants a polite end calls stop()
+                with suppress(ProcessLookupError, FileNotFoundError):
+                    Process(process.pid).freeze()  # so that it starts no more children
+                    for child in children(process.pid):
+                        os.kill(child, signal.SIGKILL)
             process.kill()
             process.wait()
 
