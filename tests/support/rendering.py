@@ -218,6 +218,7 @@ def frugal(folder: Path) -> Iterator[None]:
         mock.patch(
             "copier._main.TemporaryDirectory", partial(TemporaryDirectory, dir=folder)
         ),
+        mock.patch("copier._template.mkdtemp", partial(mkdtemp, dir=folder)),
         mock.patch("copier._vcs.mkdtemp", partial(mkdtemp, dir=folder)),
     ):
         yield
