@@ -275,6 +275,7 @@ def postgresql_daemon(folder: Path, number: int) -> Daemon:
         f"--ssl_key_file={folder}/server.key",
         "--max_connections=300",
         "--fsync=off",
+        "--jit=off",
         "--wal_level=replica",
         "--wal_keep_size=256MB",  # for a standby that has been down
         "--wal_retrieve_retry_interval=100ms",  # after the primary has been

@@ -208,6 +208,7 @@ def postgresql(folder: Path) -> Iterator[Server]:
         f"ssl_key_file={folder}/server.key",
         f"unix_socket_directories={folder}/data",
         "max_connections=300",
+        "jit=off",  # it compiles queries of the catalogue, on tables of ten rows
     )
     with launcher.started(binaries(), folder / "data", *options) as url:
         yield PostgreSQL(url, folder / "ca.pem")
