@@ -37,8 +37,8 @@ def pytest_configure() -> None:
 
     The data of database servers, some GiB, stay on the disk.
     """
-    if memory.has_room():
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory.FOLDER))
+    if "PYTEST_DEBUG_TEMPROOT" not in os.environ and memory.has_room():
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(memory.FOLDER)
         # uv cannot link hard from its cache, which is on the disk.
         os.environ.setdefault("UV_LINK_MODE", "symlink")
 
