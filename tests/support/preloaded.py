@@ -13,7 +13,6 @@ import subprocess
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from tests.support.rendering import ROOT, environment
@@ -95,21 +94,15 @@ class Interpreter:
                     self._started.put(process)
                 else:
                     running.pop(int(pid)).ended(int(*code))
-        # Else a test would wait for their end for ever.
+        # Nothing else would end them, and a test would wait for that for ever.
         for process in running.values():
+            process.kill()
             process.ended(-signal.SIGKILL)
         self._started.put(None)
 
 
-@cache
-def _interpreter(python: Path) -> Interpreter:
-    interpreter = Interpreter(python)
-    atexit.register(interpreter.close)
-    return interpreter
-
-
 # That of the service which was used first: what it imports is the same in the others.
-_first: list[Path] = []
+_interpreter: list[Interpreter] = []
 # Variables that are read when Python starts, or when a library is imported.
 AT_IMPORT = ("PYTHON", "OTEL_PROPAGATORS", "OTEL_PYTHON_CONTEXT")
 
@@ -131,11 +124,12 @@ def start(
     """Run `python` of the service in that folder; its outputs go to two files, or to
     one.
     """
-    if not _first:
-        _first.append(folder / ".venv" / "bin" / "python")
+    if not _interpreter:
+        _interpreter.append(Interpreter(folder / ".venv" / "bin" / "python"))
+        atexit.register(_interpreter[0].close)
     for path in (stdout, stderr):
         path.write_bytes(b"")
-    return _interpreter(_first[0]).start(
+    return _interpreter[0].start(
         argv=[str(each) for each in argv],
         environment=environment,
         folder=str(folder),
