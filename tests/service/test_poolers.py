@@ -74,7 +74,10 @@ def way(
     """The variables of an empty database: by way of a pooler, and around it."""
 
     def way(*pooler: str | int) -> dict[str, str]:
-        direct = server.database(f"db_{tmp_path.name.lower()}")
+        name = f"db_{tmp_path.name.lower()}"
+        direct = server.database(name)
+        # As a server has it by default: what asyncpg would leave changed is then seen.
+        server.execute(f'ALTER DATABASE "{name}" SET jit = on')
         return {
             "DATABASE_URL": pooler_of(*pooler).through(direct),
             "DATABASE_DIRECT_URL": direct,
