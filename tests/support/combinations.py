@@ -18,8 +18,11 @@ Row = TypeVar("Row", bound=dict[Any, Any])
 
 
 @contextmanager
-def questionnaire(template: Path) -> Iterator[Callable[[Answers], Answers]]:
-    """Answer it as `copier copy --defaults --data` does, without a rendering.
+def questionnaire(
+    template: Path, last: str = ""
+) -> Iterator[Callable[[Answers], Answers]]:
+    """Answer it as `copier copy --defaults --data` does, without a rendering, all of it
+    or up to the fact of that name.
 
     What is refused raises the ValueError that the command ends with.
     """
@@ -27,6 +30,9 @@ def questionnaire(template: Path) -> Iterator[Callable[[Answers], Answers]]:
         compiled_once(),
         Worker(str(template), Path("service"), defaults=True, quiet=True) as worker,
     ):
+        questions = worker.template.questions_data
+        while last and next(reversed(questions)) != last:
+            questions.popitem()
 
         def answer(answers: Answers) -> Answers:
             worker.data = answers
