@@ -174,18 +174,33 @@ def compiled_once(compiled: dict[str, Any] | None = None) -> Iterator[None]:
 
 @contextmanager
 def answered_once() -> Iterator[None]:
-    """Put together what templates see once for each rendering, not for each file."""
+    """Put together what templates see once for each rendering, not for each file or
+    folder; most of them have a plain name.
+    """
     render_files = Worker._render_template
+    render_string = Worker._render_string
 
     def render_all(worker: Worker) -> None:
         context, path = dict(worker._render_context()), worker.answers_relpath
+
+        def copied(_: Worker) -> dict[str, Any]:
+            return context.copy()
+
         with (
-            mock.patch.object(Worker, "_render_context", side_effect=context.copy),
+            mock.patch.object(Worker, "_render_context", copied),
             mock.patch.object(Worker, "answers_relpath", path),
         ):
             render_files(worker)
 
-    with mock.patch.object(Worker, "_render_template", render_all):
+    def render_name(worker: Worker, text: str, *more: Any, **context: Any) -> str:
+        if "{" not in text and "\n" not in text:
+            return text
+        return render_string(worker, text, *more, **context)
+
+    with (
+        mock.patch.object(Worker, "_render_template", render_all),
+        mock.patch.object(Worker, "_render_string", render_name),
+    ):
         yield
 
 
