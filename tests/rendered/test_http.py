@@ -20,6 +20,7 @@ from shop.db.errors import CommitOutcomeUnknown
 from shop.settings import Settings
 from shop.web import health
 from sqlalchemy import select
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import StreamingResponse
@@ -70,6 +71,47 @@ async def test_declared_body_over_the_limit_is_not_waited_for(
         answer = await client.post("/probe", content=nothing(), headers=length)
 
     assert is_problem(answer, 413)
+
+
+@pytest.mark.parametrize("limit", [None, 10])
+async def test_declared_body_over_the_limit_cuts_no_stream(
+    app: FastAPI, serve: Any, settings: Settings, limit: int | None
+) -> None:
+    """A stream listens for the end of its client, and would read the body meanwhile."""
+
+    @app.get("/probe", max_body_size=limit)
+    async def probe() -> StreamingResponse:
+        async def lines() -> AsyncIterator[str]:
+            yield "begun"
+            await asyncio.sleep(0)
+            yield "ended"
+
+        return StreamingResponse(lines())
+
+    limit = limit or settings.max_body_bytes
+    async with serve(app) as client:
+        longer = await client.request("GET", "/probe", content=b" " * (limit + 1))
+        longest = await client.request("GET", "/probe", content=b" " * limit)
+
+    assert is_problem(longer, 413)
+    assert longest.text == "begunended"
+
+
+async def test_parameter_that_its_convertor_rejects_is_404(
+    app: FastAPI, serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/probe/{number:int}")
+    async def probe(number: int) -> int:
+        return number
+
+    caplog.set_level(logging.INFO)
+    async with serve(app) as client:
+        longest = await client.get(f"/probe/{'9' * 4300}")
+        longer = await client.get(f"/probe/{'9' * 4301}")
+
+    assert longest.status_code == 200
+    assert is_problem(longer, 404)
+    assert "999 404" in caplog.text
 
 
 @pytest.mark.parametrize("status", [402, 499])
@@ -223,6 +265,67 @@ async def test_unhandled_error_leaves_the_connection_open(
 
     assert statuses == [b"500", b"500", b"200", b"500", b"200"]
     assert not rest.endswith(b"0\r\n\r\n"), "its reader sees that it is not whole"
+
+
+class ReadsBody:
+    """A middleware of the owner, as of callbacks that are signed."""
+
+    raised: Exception | None = None
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await Request(scope, receive).body()
+            if self.raised:
+                raise self.raised
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture
+def signed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
+    monkeypatch.setattr(api, "MIDDLEWARE", [Middleware(ReadsBody)])
+    return main.create_app(settings)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"),
+    [
+        (HTTPException(401, "not signed"), 401),
+        (PoolTimeoutError("no connection"), 503),
+        (CommitOutcomeUnknown("lost"), 504),
+        (ZeroDivisionError("secret"), 500),
+    ],
+)
+async def test_error_of_a_middleware_has_the_answer_of_its_handler(
+    signed: FastAPI,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    raised: Exception,
+    status: int,
+) -> None:
+    monkeypatch.setattr(ReadsBody, "raised", raised)
+    transport = ASGITransport(signed)  # an error that reaches the server is raised
+    caplog.clear()
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/orders")
+
+    assert is_problem(answer, status)
+    assert "secret" not in answer.text
+    tracebacks = [record for record in caplog.records if record.exc_info]
+    assert len(tracebacks) == (status == 500)
+
+
+async def test_body_over_the_limit_that_a_middleware_reads_is_413(
+    signed: FastAPI, settings: Settings
+) -> None:
+    transport = ASGITransport(signed)
+    body = b" " * (settings.max_body_bytes + 1)
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/orders", content=body)
+
+    assert is_problem(answer, 413)
 
 
 async def test_method_not_allowed_names_those_of_all_routes(app: FastAPI) -> None:

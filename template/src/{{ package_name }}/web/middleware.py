@@ -51,6 +51,13 @@ class Exchange(RequestBodyLimitResponder):
         """Until the last byte was sent: a background task comes after that."""
         return (self._ended or perf_counter()) - self._began
 
+    def is_body_too_long(self, limit: int | None) -> bool:
+        """By its header, before an answer begins that would be cut when the body is
+        read; `limit` is that of a route.
+        """
+        limit = self.max_body_size if limit is None else limit
+        return (self.content_length or 0) > limit
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.params import Form
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -31,6 +32,7 @@ class TableRoute:
         self.methods = context.methods or ()
         self.calls = frozenset[Any]()
         self.app: ASGIApp | None = None
+        self.max_body_size: int | None = getattr(self.effective, "max_body_size", None)
         # None: only its own matches() can tell.
         self.regex: Any = None
         known = {APIRoute.matches, Route.matches, Mount.matches}
@@ -54,6 +56,9 @@ class Found(NamedTuple):
 
 
 NOT_FOUND = Found(None, None)
+# A parameter that its convertor rejects, as `int` does from 4301 digits on: a 404, where
+# the router would raise the error.
+UNREADABLE = Found(None, {})
 
 
 class RouteTable:
@@ -109,8 +114,11 @@ class RouteTable:
                     return Found(route, {})
             elif match := route.regex.match(path):
                 values = match.groupdict()
-                for name, value in values.items():
-                    values[name] = route.convertors[name].convert(value)
+                try:
+                    for name, value in values.items():
+                        values[name] = route.convertors[name].convert(value)
+                except ValueError:
+                    return UNREADABLE
                 return Found(route, values)
         for route in self._routes:
             if route.regex and route.regex.match(path):
@@ -119,15 +127,20 @@ class RouteTable:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            route, path_params = scope.pop(FOUND, None) or self.find(scope)
-            if EXCHANGE in scope:
-                scope[EXCHANGE].route = route
-            # FastAPI's telemetry observes its own way to the handler.
-            telemetry = scope.get("fastapi.telemetry")
-            if route and route.app and path_params is not None and not telemetry:
-                self._select(scope, route, path_params)
-                await route.app(scope, receive, send)
-                return
+            found = scope.pop(FOUND, None) or self.find(scope)
+            if found is UNREADABLE:
+                raise HTTPException(404)
+            route, path_params = found
+            if exchange := scope.get(EXCHANGE):
+                exchange.route = route
+            if route and route.app and path_params is not None:
+                if exchange and exchange.is_body_too_long(route.max_body_size):
+                    raise HTTPException(413)
+                # FastAPI's telemetry observes its own way to the handler.
+                if not scope.get("fastapi.telemetry"):
+                    self._select(scope, route, path_params)
+                    await route.app(scope, receive, send)
+                    return
         await self._route(scope, receive, send)
 
     def _select(

@@ -101,12 +101,25 @@ async def _group_error(
     """Of a TaskGroup: errors of one kind have the answer of the first of them."""
     leaves = [*_leaves(group)]
     kinds = {(type(each), getattr(each, "status_code", None)) for each in leaves}
-    handlers = connection.app.exception_handlers
-    classes = type(leaves[0]).__mro__
-    handler = next((handlers[each] for each in classes if each in handlers), None)
+    handler = find_handler(connection, leaves[0])
     if len(kinds) > 1 or not handler or classify(group):
         return await database_error(connection, group)
-    answer: Response | None = handler(connection, leaves[0])
+    return await call_handler(handler, connection, leaves[0])
+
+
+def find_handler(
+    connection: HTTPConnection, error: BaseException
+) -> Callable[..., Any] | None:
+    """That of its nearest class, as Starlette finds it within all middleware."""
+    handlers = connection.app.exception_handlers
+    classes = type(error).__mro__
+    return next((handlers[each] for each in classes if each in handlers), None)
+
+
+async def call_handler(
+    handler: Callable[..., Any], connection: HTTPConnection, error: BaseException
+) -> Response | None:
+    answer: Response | None = handler(connection, error)
     return await answer if isawaitable(answer) else answer
 
 

@@ -4,7 +4,8 @@ import logging
 from traceback import walk_tb
 
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -12,7 +13,13 @@ from ...db.errors import classify, safe_message
 from ..logs import AnswerCut
 from ..routes import EXCHANGE
 from . import problem
-from .handlers import CANNOT_BE_READ, INTERNAL_ERROR, close
+from .handlers import (
+    CANNOT_BE_READ,
+    INTERNAL_ERROR,
+    call_handler,
+    close,
+    find_handler,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +76,11 @@ class UnhandledErrors:
                 raise AnswerCut(fault) from None
             if has_begun and not has_ended:
                 raise
-            logger.exception("unhandled %s", type(error).__name__)
-            if not has_begun:
+            answer = None if has_begun else await _answer(Request(scope, receive, send), error)
+            if not answer:
+                logger.exception("unhandled %s", type(error).__name__)
                 answer = problem(500, "This is a fault of the service.")
+            if not has_begun:
                 await answer(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,6 +100,22 @@ class UnhandledErrors:
                 return await close(reach, CANNOT_BE_READ, "a message cannot be read")
             logger.exception("unhandled %s", type(error).__name__)
             await close(reach, INTERNAL_ERROR)
+
+
+async def _answer(request: Request, error: BaseException) -> Response | None:
+    """That of a handler, to an error of a middleware: Starlette finds none for it.
+
+    None for an error that is a fault of the service.
+    """
+    handler = find_handler(request, error)
+    if not handler or handler is request.app.exception_handlers.get(Exception):
+        return None
+    try:
+        return await call_handler(handler, request, error)
+    except Exception as again:
+        if again is not error:
+            raise
+        return None
 
 
 def _handled(error: Exception) -> BaseException | None:
