@@ -428,6 +428,18 @@ def test_wrong_number_of_workers_is_rejected_in_one_line(
     assert done.stderr.splitlines() == [sentence]
 
 
+def test_service_without_a_worker_is_not_started(
+    service: Callable[[str], Service],
+) -> None:
+    """It would listen, and answer nothing."""
+    variables = {"DATABASE_URL": "postgresql://u:p@h/d", "WEB_CONCURRENCY": "0"}
+    done = service("asyncpg").command("gunicorn", **variables)
+
+    assert done.returncode == 1
+    sentence = "WEB_CONCURRENCY=0: write a whole number from 1 on."
+    assert done.stderr.splitlines() == [sentence]
+
+
 @pytest.mark.parametrize("command", ["gunicorn", "alembic upgrade head"])
 def test_wrong_environment_stops_a_command_in_one_line(
     service: Callable[[str], Service], command: str

@@ -43,6 +43,7 @@ ENDED = Counter(
 )
 
 from largest.db.budget import WORKERS
+from largest.db.config.environment import positive_number
 from largest.db.engine.create import drop_inherited_connections
 from largest.settings import Settings
 from largest.web.logs import logging_config
@@ -79,7 +80,7 @@ bind = [f"{host}:{port}" for port in settings.ports]
 wsgi_app = "largest.main:create_app()"
 worker_class = Worker
 # More workers open more connections: see db/budget.py before you raise this.
-workers = int(os.environ.get("WEB_CONCURRENCY", WORKERS))
+workers = positive_number("WEB_CONCURRENCY", WORKERS)
 graceful_timeout = 25
 # Longer than the 60 s of the usual load balancers: if the service closed first, the
 # load balancer could write into a closed connection.
