@@ -1,5 +1,6 @@
 """COMMIT of a handler's own: never an answer that "nothing was changed"."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
@@ -9,7 +10,7 @@ from fastapi import FastAPI
 from shop.db import Database, Write, bulk_insert
 from shop.db.config.backend import DIALECT
 from shop.db.errors import CommitOutcomeUnknown, FaultKind, classify
-from sqlalchemy import insert, text
+from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
 from test_sessions import PROBES, checked_out, probes, rows
 
@@ -117,6 +118,91 @@ async def test_handler_cannot_commit_after_a_statement_has_failed(
 
     assert await rows(database) == []
     assert checked_out(database) == 0
+
+
+@pytest.mark.parametrize("unit", UNITS)
+async def test_later_savepoint_does_not_mend_what_has_failed(
+    database: Database, unit: str
+) -> None:
+    """As after a deadlock, which has rolled back all: MySQL goes on all the same."""
+    with pytest.raises(InvalidRequestError, match="has failed"):  # noqa: PT012
+        async with UNITS[unit](database) as session:
+            await session.execute(INSERT.values(id=1))
+            with suppress(IntegrityError):
+                await session.execute(INSERT.values(id=1))
+            with suppress(ZeroDivisionError):
+                async with session.begin_nested():
+                    raise ZeroDivisionError
+
+    assert await rows(database) == []
+    assert checked_out(database) == 0
+
+
+async def test_bulk_insert_does_not_go_on_in_another_connection(
+    database: Database,
+) -> None:
+    """Each statement would commit by itself there."""
+    with pytest.raises(InvalidRequestError, match="lost"):  # noqa: PT012
+        async with bulk_insert(database) as connection:
+            await connection.execute(INSERT.values(id=1))
+            await connection.invalidate()
+            await connection.rollback()
+            await connection.execute(INSERT.values(id=2))
+
+    assert await rows(database) == []
+    assert checked_out(database) == 0
+
+
+async def test_connection_that_could_not_begin_executes_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_local = DIALECT == "postgresql"  # which begins by its settings alone
+    name = "execute" if is_local else "exec_driver_sql"
+    execute = getattr(Connection, name)
+    errors = iter([OSError("away")])
+
+    def fail_once(
+        connection: Connection, statement: Any, *rest: Any, **more: Any
+    ) -> Any:
+        if str(statement).startswith(("BEGIN", "SELECT set_config")):
+            for error in errors:
+                raise error
+        return execute(connection, statement, *rest, **more)
+
+    with pytest.raises(InvalidRequestError, match="closed"):  # noqa: PT012
+        async with bulk_insert(
+            database, {"app.tenant": "acme"} if is_local else None
+        ) as connection:
+            monkeypatch.setattr(Connection, name, fail_once)
+            with suppress(OSError):
+                await connection.execute(INSERT.values(id=1))
+            await connection.execute(INSERT.values(id=2))
+
+    assert await rows(database) == []
+    assert checked_out(database) == 0
+
+
+@pytest.mark.parametrize("unit", UNITS)
+async def test_cancellation_after_a_commit_leaves_no_known_outcome(
+    database: Database, unit: str
+) -> None:
+    """A task that is over its time would be reported as rolled back."""
+    interrupted, committed = database.commits.interrupted, asyncio.Event()
+
+    async def work() -> None:
+        async with UNITS[unit](database) as session:
+            await session.execute(INSERT.values(id=1))
+            await session.commit()
+            committed.set()
+            await asyncio.Event().wait()
+
+    working = asyncio.create_task(work())
+    await committed.wait()
+    working.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+
+    assert database.commits.interrupted == interrupted + 1
 
 
 async def test_answer_after_a_commit_of_its_own(

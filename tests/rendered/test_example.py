@@ -9,6 +9,7 @@ import pytest
 from httpx2 import AsyncClient
 from shop.db import Database, Keyset
 from shop.db.config.backend import DIALECT
+from shop.models import Order
 from shop.orders import PAGES, _page
 from sqlalchemy import DateTime, Engine, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -61,16 +62,27 @@ async def test_request_of_the_example_builds_no_statement(
     assert [*map(id, second)] == [*map(id, first)]
 
 
-@pytest.mark.parametrize(("digits", "number"), [("0" * 18, 0), ("2" + "9" * 17, 1)])
+@pytest.mark.parametrize(
+    ("digits", "number"),
+    [("0" * 18, 0), ("3155378975" + "9" * 8, 1), ("3" + "9" * 17, 1)],
+)
 async def test_page_after_a_made_up_cursor(
     client: AsyncClient, digits: str, number: int
 ) -> None:
-    """Of the year 1, and of the year 9507."""
+    """Of the year 1, of the end of the year 9999, and after it."""
     await client.post("/orders", json=ORDER)
     answer = await client.get("/orders", params={"cursor": digits + "0" * 32})
 
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["items"]) == number
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+async def test_rows_of_a_test_without_an_app_are_gone_after_it(
+    database: Database, turn: str
+) -> None:
+    async with database.write() as session:
+        session.add(Order(customer=turn, idempotency_key="the same"))
 
 
 def test_keyset_rejects_a_time_without_a_zone() -> None:

@@ -190,6 +190,25 @@ async def test_write_of_unknown_outcome_is_looked_for_on_the_primary(
     assert found.written == PRIMARY_ONLY
 
 
+async def test_position_that_is_not_waited_for_is_looked_for_on_the_primary(
+    routed: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of a task is up after its COMMIT: its next attempt must find it."""
+
+    def cancel(*_: object) -> Position:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(router, "commit_position", cancel)
+    current_watermark.set(None)
+    with pytest.raises(asyncio.CancelledError):
+        async with routed.write() as session:
+            await session.execute(text("SELECT 1"))
+
+    found = current_watermark.get()
+    assert found
+    assert found.written == PRIMARY_ONLY
+
+
 def with_routes(app: FastAPI) -> FastAPI:
     @app.post("/probe")
     async def write(session: Write) -> None:

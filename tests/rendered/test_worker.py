@@ -24,6 +24,7 @@ from shop.features import CONFIGURE
 from shop.settings import Settings
 from shop.tasks import greet
 from shop.worker.app import task
+from shop.worker.execution import _run_bounded
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,14 @@ async def succeed_the_second_time(_: Database, marker: str) -> None:
         Path(marker).mkdir()  # noqa: ASYNC240
         raise CommitOutcomeUnknown("lost")
     logger.info("done, the second time")
+
+
+@task(autoretry_for=(OSError,))
+async def succeed_after_an_error_of_its_own(_: Database, marker: str) -> None:
+    if not Path(marker).exists():  # noqa: ASYNC240
+        Path(marker).mkdir()  # noqa: ASYNC240
+        raise OSError("the bank is away")
+    logger.info("done, after an error of its own")
 
 
 @task(every=3600)
@@ -167,6 +176,42 @@ async def test_task_is_repeated_after_a_fault_that_may_pass(
     late = re.search(rf"celery_task_wait_seconds_sum{{{label}}} (.+)\n", metrics)
     assert late
     assert 0 < float(late[1]) < seconds - pause
+
+
+@pytest.mark.usefixtures("configured")
+async def test_task_that_celery_repeats_is_no_failed_one(
+    worker: Worker, tmp_path: Path
+) -> None:
+    await succeed_after_an_error_of_its_own.enqueue(str(tmp_path / "marker"))
+
+    assert worker.wait_for("done, after an error of its own")
+    assert "is retried in 1.0 s" in worker.wait_for("the bank is away")["message"]
+    label = f'task="{__name__}.succeed_after_an_error_of_its_own"'
+    metrics = ""
+    async with AsyncClient() as client, asyncio.timeout(15):
+        while 'celery_tasks_total{outcome="done",' + label + "} 1.0" not in metrics:
+            metrics = (await client.get(f"http://127.0.0.1:{worker.port}/metrics")).text
+    assert 'celery_tasks_total{outcome="retried",' + label + "} 1.0" in metrics
+    assert 'celery_tasks_total{outcome="failed",' + label + "} 0.0" in metrics
+
+
+async def test_time_that_is_up_during_commit_is_looked_for_on_the_primary(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that lags would say to the next attempt that nothing was written."""
+    told: list[bool] = []
+
+    async def commit(database: Database) -> None:
+        database.commits.interrupted += 1
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(
+        database.router, "may_have_committed", lambda: told.append(True)
+    )
+    with pytest.raises(CommitOutcomeUnknown):
+        await _run_bounded(commit, 0.01, database)
+
+    assert told
 
 
 @pytest.mark.usefixtures("configured")

@@ -228,6 +228,19 @@ PROTECTIONS = {
         "if False:",
         "test_worker.py::test_task_is_repeated_after_a_fault_that_may_pass",
     ),
+    "retry by Celery": Protection(
+        "worker/app.py",
+        ', "base": TrackedTask',
+        "",
+        "test_worker.py::test_task_that_celery_repeats_is_no_failed_one",
+    ),
+    "commit that is interrupted": Protection(
+        "worker/execution.py",
+        "            database.router.may_have_committed()\n",
+        "",
+        "test_worker.py"
+        "::test_time_that_is_up_during_commit_is_looked_for_on_the_primary",
+    ),
     "conditional payment": Protection(
         "payments.py",
         ".where(BY_ID, Order.status == old)",

@@ -109,7 +109,7 @@ def _function(error: BaseException | None) -> str:
     return ""
 
 
-def with_transactions(engine: AsyncEngine) -> AsyncEngine:
+def with_transactions(engine: AsyncEngine, _: object = None) -> AsyncEngine:
     """The same pool; a connection begins a transaction."""
     return engine.execution_options(isolation_level="READ COMMITTED")
 

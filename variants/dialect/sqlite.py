@@ -75,10 +75,10 @@ def safe_text(error: BaseException) -> str:
     return name if name == "SQLITE_CONSTRAINT_TRIGGER" else text
 
 
-def with_transactions(engine: AsyncEngine) -> AsyncEngine:
-    """The same pool; a connection begins a transaction."""
+def with_transactions(engine: AsyncEngine, begin_by: Any = None) -> AsyncEngine:
+    """The same pool; a connection begins a transaction: see `orm.commits.begin_by`."""
     writes = engine.execution_options()
-    event.listen(writes.sync_engine, "begin", _begin)
+    event.listen(writes.sync_engine, "begin", begin_by(_begin) if begin_by else _begin)
     return writes
 
 

@@ -31,7 +31,7 @@ from .engine.dialect import extend_timeouts, for_export, local_settings
 from .errors import CommitOutcomeUnknown, OperationTimeout
 from .json_text import json_text
 from .orm import GUARDED
-from .orm.commits import reject_partial
+from .orm.commits import begin_by
 from .orm.writes import roll_back
 
 BATCH_SIZE = 1000
@@ -149,8 +149,8 @@ async def bulk_insert(
     async with database.writes.connect() as connection:
         try:
             if local:  # also of the next transaction, if the block commits itself
-                begun = connection.sync_connection
-                event.listen(begun, "begin", lambda begun: begun.execute(*local))
+                set_local = begin_by(lambda begun: begun.execute(*local))
+                event.listen(connection.sync_connection, "begin", set_local)
             yield connection
             await connection.commit()
             await connection.run_sync(database.router.committed)
@@ -160,7 +160,7 @@ async def bulk_insert(
             if is_partial or isinstance(error, CommitOutcomeUnknown):
                 database.router.may_have_committed()
             if is_partial:
-                reject_partial(error)
+                database.commits.reject_partial(error)
             raise
 
 

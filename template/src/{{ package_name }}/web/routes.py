@@ -56,8 +56,8 @@ class Found(NamedTuple):
 
 
 NOT_FOUND = Found(None, None)
-# A parameter that its convertor rejects, as `int` does from 4301 digits on: a 404, where
-# the router would raise the error.
+# A parameter that its convertor rejects, as `int` does from 4301 digits on: a 404. The
+# router would raise the error.
 UNREADABLE = Found(None, {})
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,6 +13,8 @@ from time import time
 from typing import Any, Concatenate, Generic, ParamSpec, Self
 
 from celery import Celery, signals  # type: ignore[import-untyped]
+from celery import Task as CeleryTask
+from celery.exceptions import Reject  # type: ignore[import-untyped]
 from kombu.exceptions import OperationalError
 from prometheus_client import Counter
 
@@ -55,6 +58,7 @@ class Configuration:
     settings: WorkerSettings
     carried: Sequence[Carried] = ()
     # Set by execution.py, which only a worker imports.
+    track: Callable[[str, str], AbstractContextManager[None]]
     run: Callable[[Any, Work], None]
 
 
@@ -62,6 +66,22 @@ def configure(settings: WorkerSettings, carried: Sequence[Carried]) -> None:
     """To be called once in a process that publishes or runs tasks."""
     Configuration.settings, Configuration.carried = settings, carried
     celery.conf.update(settings.celery(PACKAGE, beat_schedule))
+
+
+class TrackedTask(CeleryTask):  # type: ignore[misc]
+    """Counted and logged outside of Celery's `autoretry_for`, which calls `retry()`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        with Configuration.track(self.name, self.request.id):
+            self.run(*args, **kwargs)
+
+    def retry(self, *args: Any, countdown: float | None = None, **options: Any) -> Any:
+        pause = self.default_retry_delay if countdown is None else countdown
+        pause = min(pause, Configuration.settings.max_countdown_seconds)
+        try:
+            return super().retry(*args, countdown=pause, **options)
+        except Reject as rejected:  # no broker takes it: its message stays
+            raise Reject(rejected.reason, requeue=True) from None
 
 
 @dataclass(frozen=True)
@@ -111,8 +131,12 @@ def task(
     """Make a task of an `async def` whose first parameter is the database.
 
     It may be delivered twice, so it must do no harm to run it twice. `every`: also
-    each so many seconds, without arguments. Options are those of Celery's tasks.
+    each so many seconds, without arguments. Options are those of Celery's tasks:
+    `autoretry_for=(OSError,)` repeats it after errors of yours.
     """
+    # A task that cannot be done now stays with the broker.
+    rejected = (Reject, *options.pop("dont_autoretry_for", ()))
+    options |= {"dont_autoretry_for": rejected}
 
     def decorate(function: Function[P]) -> Task[P]:
         module, name = function.__module__, function.__name__
@@ -122,7 +146,8 @@ def task(
             Configuration.run(self, lambda each: function(each, *args, **kwargs))
 
         UNPUBLISHED.labels(name)  # from 0 on, so that a first one is seen
-        registered = celery.task(run, name=name, bind=True, **RETRIES | options)
+        how = {"name": name, "bind": True, "base": TrackedTask}
+        registered = celery.task(run, **how, **RETRIES | options)
         if every:
             due = {"task": name, "schedule": every, "options": {"expires": every}}
             beat_schedule[name] = due

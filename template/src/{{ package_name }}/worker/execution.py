@@ -44,23 +44,22 @@ def execute(task: Any, work: Work) -> None:
         logger.warning(text, task.name, extra=facts(task.name, request.id))
     if due_at := request.get(DUE_AT):
         WAIT.labels(task.name).observe(max(time() - due_at, 0))
-    with track_task(task.name, request.id):
-        try:
-            seconds = Configuration.settings.celery_task_timeout_seconds
-            return runtime.run(partial(_run_bounded, work, seconds))
-        except Exception as error:
-            if state.should_terminate:  # a worker without child processes has to stop
-                raise Reject("not done in time", requeue=True) from None
-            fault = classify(error)
-            if not fault:
-                raise
-            failure = TaskFailed(f"{fault}: {safe_message(error)}")
-        if fault in TRANSIENT:
-            _retry(task, fault, failure)
-        raise failure
+    try:
+        seconds = Configuration.settings.celery_task_timeout_seconds
+        return runtime.run(partial(_run_bounded, work, seconds))
+    except Exception as error:
+        if state.should_terminate:  # a worker without child processes has to stop
+            raise Reject("not done in time", requeue=True) from None
+        fault = classify(error)
+        if not fault:
+            raise
+        failure = TaskFailed(f"{fault}: {safe_message(error)}")
+    if fault in TRANSIENT:
+        _retry(task, fault, failure)
+    raise failure
 
 
-Configuration.run = execute
+Configuration.run, Configuration.track = execute, track_task
 
 
 async def _run_bounded(work: Work, seconds: float, database: Database) -> None:
@@ -72,6 +71,7 @@ async def _run_bounded(work: Work, seconds: float, database: Database) -> None:
         if not limit.expired():
             raise
         if database.commits.interrupted > commits:
+            database.router.may_have_committed()
             text = f"COMMIT was running after {seconds:g} s"
             raise CommitOutcomeUnknown(text) from error
         raise OperationTimeout(f"a task of more than {seconds:g} s") from error
@@ -105,7 +105,4 @@ def _retry(task: Any, fault: FaultKind, failure: TaskFailed) -> None:
     except Exception:
         # The broker is away as well: its message stays, and comes again.
         raise Reject(str(failure), requeue=True) from None
-    text = "task %s failed and is retried in %.1f s: %s"
-    extra = facts(task.name, request.id)
-    logger.warning(text, task.name, pause, failure, extra=extra)
     raise Retry(exc=failure, when=pause)

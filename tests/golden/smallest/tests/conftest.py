@@ -154,13 +154,19 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
         yield database
 
 
-@pytest.fixture
-async def app(settings: Settings, database: Database) -> AsyncIterator[FastAPI]:
-    """What a request commits is really committed: afterwards each table has what the
+@pytest.fixture(autouse=True)
+async def restored(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """What a test commits is really committed: afterwards each table has what the
     migrations have left.
     """
-    yield main.create_app(settings)
-    await restore_rows(database)
+    yield
+    if "database" in request.fixturenames:
+        await restore_rows(request.getfixturevalue("database"))
+
+
+@pytest.fixture
+def app(settings: Settings, database: Database) -> FastAPI:
+    return main.create_app(settings)
 
 
 @pytest.fixture(scope="session")

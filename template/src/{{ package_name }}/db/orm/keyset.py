@@ -11,8 +11,10 @@ from sqlalchemy import DateTime, and_, bindparam, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 # Microseconds since the year 1 and the id, of the last row of a page.
-Cursor = Annotated[str, Query(pattern="^[0-2][0-9]{17}[0-9a-f]{32}$")]
+Cursor = Annotated[str, Query(pattern="^[0-3][0-9]{17}[0-9a-f]{32}$")]
 EPOCH = datetime(1, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+LATEST = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
 
 
 class Keyset:
@@ -37,12 +39,12 @@ class Keyset:
     def cursor(self, row: object) -> str:
         """Of the page that begins after this row."""
         at, row_id = (getattr(row, each.key) for each in self.columns)
-        return f"{(at - EPOCH) // timedelta(microseconds=1):018}{row_id.hex}"
+        return f"{(at - EPOCH) // MICROSECOND:018}{row_id.hex}"
 
     def values(self, cursor: str | None) -> dict[str, Any]:
         """Those of the parameters of `is_after_cursor`."""
         if not cursor:
             return {}
-        at = EPOCH + timedelta(microseconds=int(cursor[:18]))
+        at = EPOCH + MICROSECOND * min(int(cursor[:18]), LATEST)
         keys = (each.key for each in self.columns)
         return dict(zip(keys, (at, UUID(cursor[18:])), strict=True))

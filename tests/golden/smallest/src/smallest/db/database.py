@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from .config.settings import ConnectionSettings
 from .engine.dialect import local_settings, with_transactions
 from .errors import CommitOutcomeUnknown
-from .orm.commits import Commits, reject_partial
+from .orm.commits import Commits, begin_by
 from .orm.guard import guard
 from .orm.reads import ReadOnlySession, ReadSession, SnapshotSession
 from .orm.writes import WriteOrmSession, WriteSession, end, roll_back
@@ -36,7 +36,7 @@ class Database:
         self.engine = engine
         self.settings = settings
         self.router = router
-        self.writes = with_transactions(engine)
+        self.writes = with_transactions(engine, begin_by)
         self.commits = Commits(self.writes)
         guard(engine)
         self.exports = asyncio.Semaphore(settings.exports_at_once)
@@ -93,10 +93,11 @@ class Database:
             await session.commit()
         except BaseException as error:
             await roll_back(session)
-            if isinstance(error, CommitOutcomeUnknown):
+            is_partial = "committed" in session.info
+            if is_partial or isinstance(error, CommitOutcomeUnknown):
                 self.router.may_have_committed()
-            elif "committed" in session.info:
-                reject_partial(error)
+            if is_partial:
+                self.commits.reject_partial(error)
             raise
         finally:
             await end(session)

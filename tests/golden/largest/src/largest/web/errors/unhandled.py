@@ -76,7 +76,8 @@ class UnhandledErrors:
                 raise AnswerCut(fault) from None
             if has_begun and not has_ended:
                 raise
-            answer = None if has_begun else await _answer(Request(scope, receive, send), error)
+            request = Request(scope, receive, send)
+            answer = None if has_begun else await _answer(request, error)
             if not answer:
                 logger.exception("unhandled %s", type(error).__name__)
                 answer = problem(500, "This is a fault of the service.")
