@@ -142,13 +142,14 @@ async def test_bulk_insert_does_not_go_on_in_another_connection(
     database: Database,
 ) -> None:
     """Each statement would commit by itself there."""
-    with pytest.raises(InvalidRequestError, match="lost"):  # noqa: PT012
+    with pytest.raises(DBAPIError, match="lost") as caught:  # noqa: PT012
         async with bulk_insert(database) as connection:
             await connection.execute(INSERT.values(id=1))
             await connection.invalidate()
             await connection.rollback()
             await connection.execute(INSERT.values(id=2))
 
+    assert classify(caught.value) == FaultKind.UNAVAILABLE
     assert await rows(database) == []
     assert checked_out(database) == 0
 

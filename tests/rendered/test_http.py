@@ -317,6 +317,26 @@ async def test_error_of_a_middleware_has_the_answer_of_its_handler(
     assert len(tracebacks) == (status == 500)
 
 
+async def test_handler_that_fails_for_a_middleware_is_500(
+    signed: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Request, error: Exception) -> None:
+        raise ZeroDivisionError from error
+
+    monkeypatch.setattr(ReadsBody, "raised", HTTPException(401))
+    signed.exception_handlers[HTTPException] = fail
+    caplog.clear()
+    async with AsyncClient(
+        transport=ASGITransport(signed), base_url="http://test"
+    ) as client:
+        answer = await client.post("/orders")
+
+    assert is_problem(answer, 500)
+    assert [each.message for each in caplog.records if each.exc_info] == [
+        "unhandled ZeroDivisionError"
+    ]
+
+
 async def test_body_over_the_limit_that_a_middleware_reads_is_413(
     signed: FastAPI, settings: Settings
 ) -> None:

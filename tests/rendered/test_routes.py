@@ -205,6 +205,15 @@ async def test_template_has_the_prefix_of_every_router(
     assert (path_params is None) is (method == "DELETE" or template is None)
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_parameter_that_its_convertor_rejects_is_404_of_any_method(
+    pair: tuple[AsyncClient, AsyncClient, RouteTable], method: str
+) -> None:
+    answer = await pair[1].request(method, f"/v1/out/in/{'9' * 4301}")
+
+    assert answer.status_code == 404
+
+
 async def test_route_that_is_added_later_is_found_by_the_router() -> None:
     app, table = FastAPI(), RouteTable()
     table.read(app)

@@ -45,7 +45,7 @@ FACE = {"db/__init__", "features", "worker/app"}
 LONGEST_CHAIN = 10
 MOST_FILES = 12
 # Lines without blanks, comments and docstrings: of all modules, and of one.
-SMALLEST, LARGEST, LONGEST = 3900, 6800, 150
+SMALLEST, LARGEST, LONGEST = 3910, 6820, 150
 
 Chosen = Callable[[Answers], object]
 

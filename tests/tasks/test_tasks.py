@@ -230,8 +230,8 @@ PROTECTIONS = {
     ),
     "retry by Celery": Protection(
         "worker/app.py",
-        ', "base": TrackedTask',
-        "",
+        "(TrackedTask, options",
+        "(options",
         "test_worker.py::test_task_that_celery_repeats_is_no_failed_one",
     ),
     "commit that is interrupted": Protection(

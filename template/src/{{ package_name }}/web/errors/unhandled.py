@@ -23,6 +23,7 @@ from .handlers import (
 
 logger = logging.getLogger(__name__)
 
+FAULT = "This is a fault of the service."
 RECEIVERS = {
     each.__code__
     for each in (
@@ -80,7 +81,7 @@ class UnhandledErrors:
             answer = None if has_begun else await _answer(request, error)
             if not answer:
                 logger.exception("unhandled %s", type(error).__name__)
-                answer = problem(500, "This is a fault of the service.")
+                answer = problem(500, FAULT)
             if not has_begun:
                 await answer(scope, receive, send)
 
@@ -114,9 +115,10 @@ async def _answer(request: Request, error: BaseException) -> Response | None:
     try:
         return await call_handler(handler, request, error)
     except Exception as again:
-        if again is not error:
-            raise
-        return None
+        if again is error:
+            return None
+        logger.exception("unhandled %s", type(again).__name__)
+        return problem(500, FAULT)
 
 
 def _handled(error: Exception) -> BaseException | None:

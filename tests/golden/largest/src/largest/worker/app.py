@@ -146,7 +146,8 @@ def task(
             Configuration.run(self, lambda each: function(each, *args, **kwargs))
 
         UNPUBLISHED.labels(name)  # from 0 on, so that a first one is seen
-        how = {"name": name, "bind": True, "base": TrackedTask}
+        base = type("Base", (TrackedTask, options.pop("base", CeleryTask)), {})
+        how = {"name": name, "bind": True, "base": base}
         registered = celery.task(run, **how, **RETRIES | options)
         if every:
             due = {"task": name, "schedule": every, "options": {"expires": every}}

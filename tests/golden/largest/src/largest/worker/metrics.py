@@ -61,7 +61,8 @@ def track_task(task: str, task_id: str) -> Iterator[None]:
     except Retry as retry:
         outcome = "retried"
         text = "task %s failed and is retried in %.1f s: %s"
-        logger.warning(text, task, retry.when, retry.exc, extra=facts(task, task_id))
+        cause = str(retry.exc) or repr(retry.exc)
+        logger.warning(text, task, retry.when, cause, extra=facts(task, task_id))
         raise
     except (Reject, SystemExit):  # this process has to stop: another one runs the task
         outcome = "requeued"

@@ -3,6 +3,7 @@
 FastAPI asks one included router after the other, and the one that has the route again.
 """
 
+import re
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI
@@ -46,6 +47,15 @@ class TableRoute:
             is_form = body is not None and isinstance(body.field_info, Form)
             if self.regex and type(original).handle is APIRoute.handle and not is_form:
                 self.app = context.app
+
+    def found(self, match: re.Match[str]) -> "Found":
+        values: dict[str, Any] = match.groupdict()
+        try:
+            for name, value in values.items():
+                values[name] = self.convertors[name].convert(value)
+        except ValueError:
+            return UNREADABLE
+        return Found(self, values)
 
 
 class Found(NamedTuple):
@@ -113,16 +123,11 @@ class RouteTable:
                 if route.effective.matches(scope)[0] is Match.FULL:
                     return Found(route, {})
             elif match := route.regex.match(path):
-                values = match.groupdict()
-                try:
-                    for name, value in values.items():
-                        values[name] = route.convertors[name].convert(value)
-                except ValueError:
-                    return UNREADABLE
-                return Found(route, values)
+                return route.found(match)
         for route in self._routes:
-            if route.regex and route.regex.match(path):
-                return Found(route, None)
+            if route.regex and (match := route.regex.match(path)):
+                is_readable = route.found(match) is not UNREADABLE
+                return Found(route, None) if is_readable else UNREADABLE
         return NOT_FOUND
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +140,7 @@ class RouteTable:
                 exchange.route = route
             if route and route.app and path_params is not None:
                 if exchange and exchange.is_body_too_long(route.max_body_size):
-                    raise HTTPException(413)
+                    raise HTTPException(413, "Content Too Large")
                 # FastAPI's telemetry observes its own way to the handler.
                 if not scope.get("fastapi.telemetry"):
                     self._select(scope, route, path_params)

@@ -35,7 +35,7 @@ class Commits:
         self._done: WeakSet[Connection] = WeakSet()
         # The connection of the driver in which each has begun first.
         self._begun: WeakKeyDictionary[Connection, Any] = WeakKeyDictionary()
-        event.listen(engine.sync_engine, "begin", self._on_begin)
+        event.listen(engine.sync_engine, "begin", begin_by(self._on_begin))
         event.listen(engine.sync_engine, "commit", self._on_commit)
         event.listen(engine.sync_engine, "savepoint", _refuse_if_failed)
         event.listen(engine.sync_engine, "rollback_savepoint", _clear_failed)
@@ -47,10 +47,10 @@ class Commits:
     def _on_begin(self, connection: Connection) -> None:
         begun = connection.connection.dbapi_connection
         if self._begun.setdefault(connection, begun) is not begun:
-            # SQLAlchemy has connected again, without the isolation level of this one:
+            # SQLAlchemy has connected again: without the isolation level of this one
             # each statement would commit by itself.
-            connection.close()
-            raise InvalidRequestError(LOST)
+            lost = ConnectionError(LOST)
+            raise DBAPIError(None, None, lost, connection_invalidated=True)
         _clear_failed(connection)
         if connection in self._sent:
             self._sent.remove(connection)
