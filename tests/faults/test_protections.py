@@ -279,8 +279,8 @@ PROTECTIONS = {
     ),
     "interrupted COMMIT of a bulk insert": Protection(
         "db/orm/commits.py",
-        "self.interrupted += 1",
-        "pass",
+        "asyncio.CancelledError):\n            self.interrupted += 1\n        error =",
+        "asyncio.CancelledError):\n            pass\n        error =",
         "test_bulk.py::test_commit_of_a_bulk_insert_that_is_interrupted_is_counted",
     ),
     "permit that is released once": Protection(
@@ -315,8 +315,8 @@ PROTECTIONS = {
     ),
     "transaction": Protection(
         "db/database.py",
-        "self.writes = with_transactions(engine)",
-        "with_transactions(engine); self.writes = engine",
+        "self.writes = with_transactions(engine, begin_by)",
+        "with_transactions(engine, begin_by); self.writes = engine",
         "test_service.py::test_error_after_a_write_leaves_no_row",
     ),
     "read sessions execute no write": Protection(
@@ -398,7 +398,7 @@ PROTECTIONS = {
     ),
     "no COMMIT after an error": Protection(
         "db/orm/commits.py",
-        'connection.info.get("failed")',
+        'not connection.invalidated and connection.info.get("failed")',
         "False",
         "test_sessions.py::test_answer_is_true_when_a_handler_swallows_an_error",
         drivers=("asyncpg", "psycopg"),
@@ -411,7 +411,7 @@ PROTECTIONS = {
     ),
     "no COMMIT of a bulk insert after an error": Protection(
         "db/orm/commits.py",
-        'connection.info.get("failed")',
+        'not connection.invalidated and connection.info.get("failed")',
         "False",
         "test_bulk.py::test_bulk_insert_in_which_a_statement_has_failed_inserts_no_row",
     ),
@@ -529,8 +529,8 @@ PROTECTIONS = {
     ),
     "no detail in a 500": Protection(
         "web/errors/unhandled.py",
-        '"This is a fault of the service."',
-        "str(error)",
+        "answer = problem(500, FAULT)",
+        "answer = problem(500, str(error))",
         "test_http.py::test_error_is_a_problem_without_its_detail",
     ),
     "500 within other middleware": Protection(
