@@ -230,8 +230,8 @@ PROTECTIONS = {
     ),
     "retry by Celery": Protection(
         "worker/app.py",
-        "(TrackedTask, options",
-        "(options",
+        '(TrackedTask, options.pop("base", CeleryTask))',
+        '(options.pop("base", CeleryTask),)',
         "test_worker.py::test_task_that_celery_repeats_is_no_failed_one",
     ),
     "commit that is interrupted": Protection(

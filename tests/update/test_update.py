@@ -664,7 +664,8 @@ def test_tasks_run_in_a_service_whose_example_is_gone(
     with all_tests(shop) as tests:
         pytest_ = ("pytest", "-q", f"{tests}/test_worker.py")
         done = shop.command("uv", "run", "--quiet", *on_servers, *pytest_)
-    assert "5 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
     shop.make("format")
     shop.make("lint")
 
