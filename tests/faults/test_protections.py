@@ -856,9 +856,16 @@ PROTECTIONS = {
         "::test_file_of_a_process_that_has_just_started_is_waited_for",
         drivers=("aiosqlite",),
     ),
+    "statement after a failure": Protection(
+        "db/orm/commits.py",
+        'event.listen(engine.sync_engine, "before_cursor_execute", _refuse_if_failed)',
+        "pass",
+        "test_commits.py::test_no_statement_follows_one_that_has_failed",
+        drivers=("asyncpg", "aiomysql", "aiosqlite"),
+    ),
     "savepoint after a failure": Protection(
         "db/orm/commits.py",
-        'event.listen(engine.sync_engine, "savepoint", _refuse_if_failed)',
+        'event.listen(engine.sync_engine, "before_cursor_execute", _refuse_if_failed)',
         "pass",
         "test_commits.py::test_later_savepoint_does_not_mend_what_has_failed",
         drivers=("aiomysql", "aiosqlite"),

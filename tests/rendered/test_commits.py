@@ -121,10 +121,27 @@ async def test_handler_cannot_commit_after_a_statement_has_failed(
 
 
 @pytest.mark.parametrize("unit", UNITS)
+async def test_no_statement_follows_one_that_has_failed(
+    database: Database, unit: str
+) -> None:
+    """After a deadlock MySQL is without a transaction: it would commit by itself."""
+    with pytest.raises(InvalidRequestError):  # noqa: PT012
+        async with UNITS[unit](database) as session:
+            await session.execute(INSERT.values(id=1))
+            with suppress(IntegrityError):
+                await session.execute(INSERT.values(id=1))
+            with pytest.raises(InvalidRequestError, match="has failed"):
+                await session.execute(INSERT.values(id=2))
+
+    assert await rows(database) == []
+    assert checked_out(database) == 0
+
+
+@pytest.mark.parametrize("unit", UNITS)
 async def test_later_savepoint_does_not_mend_what_has_failed(
     database: Database, unit: str
 ) -> None:
-    """As after a deadlock, which has rolled back all: MySQL goes on all the same."""
+    """As after a deadlock, which has rolled back all."""
     with pytest.raises(InvalidRequestError, match="has failed"):  # noqa: PT012
         async with UNITS[unit](database) as session:
             await session.execute(INSERT.values(id=1))

@@ -37,7 +37,7 @@ class Commits:
         self._begun: WeakKeyDictionary[Connection, Any] = WeakKeyDictionary()
         event.listen(engine.sync_engine, "begin", begin_by(self._on_begin))
         event.listen(engine.sync_engine, "commit", self._on_commit)
-        event.listen(engine.sync_engine, "savepoint", _refuse_if_failed)
+        event.listen(engine.sync_engine, "before_cursor_execute", _refuse_if_failed)
         event.listen(engine.sync_engine, "rollback_savepoint", _clear_failed)
         event.listen(engine.sync_engine, "handle_error", self._on_error)
 
@@ -116,11 +116,12 @@ def begin_by(begin: Callable[[Connection], object]) -> Callable[[Connection], No
     return begin_or_close
 
 
-def _refuse_if_failed(connection: Connection, _: str) -> None:
-    """The end of a later savepoint mends nothing: a deadlock may have rolled back all,
-    and the server goes on in a new transaction.
+def _refuse_if_failed(connection: Connection, *_: Any) -> None:
+    """A deadlock, or a full disk, has rolled back all: where the server goes on without
+    a transaction, the next statement would commit by itself.
     """
-    if connection.info.get("failed"):
+    # BEGIN itself comes before the transaction.
+    if connection.in_transaction() and connection.info.get("failed"):
         raise InvalidRequestError(FAILED)
 
 
