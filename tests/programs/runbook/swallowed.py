@@ -4,13 +4,12 @@ refuses.
 
 from contextlib import suppress
 
-from entries import ORDER, POSTGRESQL, SERVERS, cures, kill, provokes, read, taken
+from entries import ORDER, SERVERS, cures, kill, provokes, read, taken
 from shop.models import Order
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 
 ENDED = "PendingRollbackError"
-ABORTED = "current transaction is aborted"
 FAILED = "A statement has failed, so nothing can be committed"
 REFUSED = "A read session executes one SELECT"
 
@@ -31,8 +30,8 @@ async def swallow_a_lost_connection(database):
             await session.scalars(ORDER)
 
 
-@provokes(ABORTED, on=POSTGRESQL)
-async def go_on_after_a_failed_statement(database):
+@provokes(FAILED)
+async def read_after_a_failed_statement(database):
     async with database.write() as session:
         with suppress(DBAPIError):
             await session.execute(taken())
@@ -47,7 +46,6 @@ async def swallow_a_failed_statement(database):
 
 
 @cures(ENDED, FAILED)
-@cures(ABORTED, on=POSTGRESQL)
 async def try_it_in_a_savepoint(database):
     async with database.write() as session:
         with suppress(DBAPIError):
